@@ -1,0 +1,27 @@
+#include "core/buffer.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "core/checked.h"
+#include "core/error.h"
+
+namespace rwkv {
+
+Buffer Buffer::host(size_t size) {
+  constexpr size_t alignment = 64;
+  if (size > SIZE_MAX - alignment) throw Error("out of memory: an allocation size overflows");
+  size_t padded = (size + alignment - 1) / alignment * alignment;
+  auto* data = static_cast<std::byte*>(std::aligned_alloc(alignment, padded == 0 ? alignment : padded));
+  if (data == nullptr) {
+    throw Error(fmt::format("out of memory: cannot allocate {} bytes; close other programs, or use a smaller "
+                            "model or precision",
+                            size));
+  }
+  std::memset(data, 0, padded);
+  return {data, size, [](std::byte* p) { std::free(p); }};
+}
+
+}  // namespace rwkv

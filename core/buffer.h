@@ -1,0 +1,30 @@
+// Memory with its deleter. Move-only; a default Buffer is empty.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+
+namespace rwkv {
+
+class Buffer {
+ public:
+  using Deleter = std::function<void(std::byte*)>;
+
+  Buffer() = default;
+  Buffer(std::byte* data, size_t size, Deleter deleter) : data_(data, std::move(deleter)), size_(size) {}
+
+  /// Host memory aligned to 64 bytes and filled with zeros. Throws Error when there is not enough.
+  static Buffer host(size_t size);
+
+  [[nodiscard]] std::byte* data() const { return data_.get(); }
+  [[nodiscard]] size_t size() const { return size_; }
+  [[nodiscard]] std::span<std::byte> bytes() const { return {data(), size_}; }
+
+ private:
+  std::unique_ptr<std::byte, Deleter> data_{nullptr, [](std::byte*) {}};
+  size_t size_ = 0;
+};
+
+}  // namespace rwkv

@@ -1,0 +1,39 @@
+// A file that appears under its name only when it is complete: it is written beside its final place, flushed to
+// the disk, and renamed. Until then, and when anything fails, the old file of that name stays as it was.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace rwkv {
+
+class OutputFile {
+ public:
+  /// Reserves `expected_size` bytes on the disk first (0: unknown), so that a full disk is found at once.
+  explicit OutputFile(std::string path, uint64_t expected_size = 0);
+  /// Removes the temporary file unless commit() was called.
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  /// Writes at an absolute offset; the position of write() does not move.
+  void write_at(uint64_t offset, std::span<const std::byte> bytes);
+  [[nodiscard]] uint64_t position() const { return position_; }
+
+  /// Makes the file visible: flush, rename, flush the directory.
+  void commit();
+
+  /// Unlinks the temporary files of all open OutputFiles. Async-signal-safe: for handlers of fatal signals.
+  static void remove_unfinished();
+
+ private:
+  std::string path_, temporary_;
+  uint64_t position_ = 0;
+  int descriptor_ = -1;
+  int slot_ = -1;
+};
+
+}  // namespace rwkv
