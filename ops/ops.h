@@ -1,0 +1,149 @@
+// What a model may ask of a device.
+//
+// An operator is a public function that checks its arguments, worded once for all devices, and a private
+// virtual function that a device implements. Shapes are written [rows, columns]; T is the number of tokens of
+// a chunk, D the width of the residual stream, A the width of time mixing (H heads of N channels), F the
+// hidden width of channel mixing. Unless said otherwise tensors are fp32 in the plain layout with dense rows,
+// an output overlaps no input, and sums run in an order that depends neither on T nor on the number of
+// threads: a token's results are the same bits in a chunk of any length.
+//
+// Formulas follow the reference implementation (pip package rwkv 0.8.32, model.py) and the papers on RWKV-4
+// (arXiv 2305.13048), Eagle and Finch (5 and 6, arXiv 2404.05892) and Goose (7, arXiv 2503.14456).
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "core/tensor.h"
+
+namespace rwkv {
+
+/// Epsilons of the reference implementation.
+constexpr float layer_norm_epsilon = 1e-5f;
+constexpr float group_norm_epsilon = 64e-5f;
+
+/// normalize(x) = (x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias, over the last dimension.
+struct Norm {
+  Tensor weight;  ///< [D]
+  Tensor bias;    ///< [D]
+};
+
+/// One of the inputs that token shift makes: mixed[t] = n[t] + (n[t - 1] - n[t]) * mix.
+struct Mix {
+  Tensor mix;    ///< [D]
+  Tensor mixed;  ///< out: [T, D]
+};
+
+struct TokenShift {
+  Tensor x;           ///< [T, D], T >= 1
+  Norm norm;          ///< gives n[t] = normalize(x[t])
+  Tensor state;       ///< in: n[-1], of the token before this chunk; out: n[T - 1]; [D]
+  Tensor normalized;  ///< out: n[-1] ... n[T - 1]; [T + 1, D]
+  std::span<const Mix> mixes;
+};
+
+/// What happens to y = x W^T, [T, outputs], before it is stored. `bias` is [outputs]; `a` and `b` are
+/// [T, outputs].
+enum class Epilogue : uint8_t {
+  none,            ///< out = y
+  add,             ///< out = out + y
+  gated_add,       ///< out = out + a * y
+  tanh,            ///< out = tanh(y)
+  sigmoid,         ///< out = 1 / (1 + exp(-y))
+  silu,            ///< out = y / (1 + exp(-y))
+  relu_squared,    ///< out = max(y, 0)^2
+  biased_sigmoid,  ///< out = sigmoid(bias + y)
+  biased_mix,      ///< out = a + (b - a) * (bias + y); RWKV-6's data-dependent token shift
+  decay6,          ///< out = exp(-exp(bias + y))
+  decay7,          ///< out = exp(-0.606531 * sigmoid(bias + y)); 0.606531 = exp(-1/2)
+};
+
+/// One matrix product with what follows it.
+struct Product {
+  Tensor x;       ///< [T, inputs]; rows may be `stride` apart
+  Tensor weight;  ///< [outputs, inputs] in a layout of the device (ops/layout.h): fp32, fp16, bf16 or int8
+  Tensor out;     ///< [T, outputs]; rows may be `stride` apart
+  Epilogue epilogue = Epilogue::none;
+  Tensor bias{}, a{}, b{};  ///< as the epilogue needs
+};
+
+/// RWKV-4. For each channel, with e1, e2 = exp(pp - q), exp(first + k - q), q = max(pp, first + k):
+///   out = r * (e1 * aa + e2 * v) / (e1 * bb + e2)
+/// then with e1, e2 = exp(decay + pp - q), exp(k - q), q = max(decay + pp, k):
+///   aa = e1 * aa + e2 * v,  bb = e1 * bb + e2,  pp = q
+struct Wkv4 {
+  Tensor r, k, v;       ///< [T, A]; r after its sigmoid
+  Tensor decay, first;  ///< [A]; decay = -exp(time_decay)
+  Tensor state;         ///< in, out: rows aa, bb, pp; [3, A]
+  Tensor out;           ///< [T, A]; may be r
+};
+
+/// RWKV-5 and 6. For each head, with state S[key][value]:
+///   y[j] = sum_i r[i] * (first[i] * k[i] * v[j] + S[i][j]);  S[i][j] = k[i] * v[j] + decay[i] * S[i][j]
+///   out = normalize(y, over the head's N channels, group_norm_epsilon) * gate
+struct Wkv5 {
+  Tensor r, k, v;  ///< [T, A]
+  Tensor decay;    ///< [A] for version 5, [T, A] for version 6; in (0, 1)
+  Tensor first;    ///< [A]
+  Norm norm;       ///< [A]
+  Tensor gate;     ///< [T, A]; none: no gate
+  Tensor state;    ///< in, out: [H, N, N]
+  Tensor out;      ///< [T, A]; may be r
+};
+
+/// RWKV-7. For each head, with state S[key][value]:
+///   kk = k * k_k / max(|k * k_k|, 1e-12);  k' = k * (1 + (a - 1) * k_a);  v' = v + (v_first - v) * v_gate
+///   sa[j] = -sum_i kk[i] * S[i][j];  S[i][j] = decay[i] * S[i][j] + kk[i] * a[i] * sa[j] + k'[i] * v'[j]
+///   y[j] = sum_i r[i] * S[i][j]
+///   out = (normalize(y, over the head's N channels, group_norm_epsilon) + (sum_i r[i] k'[i] r_k[i]) * v') *
+///   g
+struct Wkv7 {
+  Tensor r, decay, k, v, a, g;  ///< [T, A]
+  Tensor v_first, v_gate;       ///< [T, A]; both none in the first layer, where v' = v
+  Tensor k_k, k_a, r_k;         ///< [A]
+  Norm norm;                    ///< [A]
+  Tensor state;                 ///< in, out: [H, N, N]
+  Tensor out;                   ///< [T, A]; may be r
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  /// Upper bounds for all later calls; operators then allocate nothing.
+  struct Limits {
+    int64_t tokens = 0;          ///< T
+    int64_t product_inputs = 0;  ///< sum over the products of one matmul call of round_up(inputs, 64)
+  };
+  void reserve(const Limits& limits) { do_reserve(limits); }
+
+  /// out[t] = table[tokens[t]]. out [T, D]; table [vocabulary, D], plain, fp32, fp16 or bf16. Throws Error
+  /// for a token outside the table.
+  void embed(const Tensor& out, const Tensor& table, std::span<const int32_t> tokens);
+
+  /// out[t] = normalize(x[t]) with layer_norm_epsilon; [T, D]; out may be x.
+  void layer_norm(const Tensor& out, const Tensor& x, const Norm& norm);
+
+  void token_shift(const TokenShift& shift);
+
+  /// All products, in any order; none may read what another one writes. T is the same for all. Inputs are
+  /// rounded to bf16 for bf16 weights and otherwise stay fp32; products of fp16 and int8 weights are made
+  /// with the widened weights. Sums are fp32.
+  void matmul(std::span<const Product> products);
+
+  void wkv4(const Wkv4& wkv);
+  void wkv5(const Wkv5& wkv);
+  void wkv7(const Wkv7& wkv);
+
+ private:
+  virtual void do_reserve(const Limits& limits) = 0;
+  virtual void do_embed(const Tensor& out, const Tensor& table, std::span<const int32_t> tokens) = 0;
+  virtual void do_layer_norm(const Tensor& out, const Tensor& x, const Norm& norm) = 0;
+  virtual void do_token_shift(const TokenShift& shift) = 0;
+  virtual void do_matmul(std::span<const Product> products) = 0;
+  virtual void do_wkv4(const Wkv4& wkv) = 0;
+  virtual void do_wkv5(const Wkv5& wkv) = 0;
+  virtual void do_wkv7(const Wkv7& wkv) = 0;
+};
+
+}  // namespace rwkv
