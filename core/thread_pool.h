@@ -14,14 +14,16 @@ struct Range {
   int64_t begin, end;
 };
 
-/// The part of `count` items, cut at multiples of `grain`, that belongs to worker `index` of `workers`.
+/// The part of `count` items, cut at multiples of `grain`, that belongs to worker `index` of `workers`. The
+/// parts follow each other and cover everything; their sizes differ by at most one grain.
 Range partition(int64_t count, int64_t grain, int index, int workers);
 
-/// Workers spin briefly for the next step and then sleep. One thread at a time may call run(); what the function
-/// throws is undefined behaviour. The calling thread is worker 0.
+/// Workers spin briefly for the next step and then sleep. One thread at a time may call run(); what the
+/// function throws is undefined behaviour. The calling thread is worker 0.
 class ThreadPool {
  public:
-  /// 0: one thread per physical core that this process may use.
+  /// 0: one thread per physical core that this process may use. Throws Error for a number that is not 0 to
+  /// 1024, and when the system refuses that many threads.
   explicit ThreadPool(int threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -40,14 +42,16 @@ class ThreadPool {
   using Step = void (*)(void*, int);
   void run_step(Step step, void* argument);
   void work(int index);
+  void stop();
 
   std::vector<std::thread> workers_;
   Step step_ = nullptr;
   void* argument_ = nullptr;
   bool spin_ = true;
-  std::atomic<uint32_t> generation_{0};
-  std::atomic<int> running_{0};
   std::atomic<bool> stop_{false};
+  // On cache lines of their own: one is polled while the other is written.
+  alignas(64) std::atomic<uint32_t> generation_{0};
+  alignas(64) std::atomic<int> running_{0};
 };
 
 }  // namespace rwkv
