@@ -1,5 +1,5 @@
-// The safetensors container: named tensors in one flat file. It knows names, types, sizes and byte ranges, not
-// what they mean (model/model_file.h does).
+// The safetensors container: named tensors in one flat file. It knows names, types, sizes and byte ranges,
+// not what they mean (model/model_file.h does).
 //
 //   8 bytes       length of the header, little-endian
 //   header        JSON, padded with spaces so that the data begin at a multiple of tensor_file_alignment
@@ -33,10 +33,12 @@ struct TensorEntry {
 
 using Metadata = std::vector<std::pair<std::string, std::string>>;
 
-/// A parsed header. Entries stand in the order of their offsets.
+/// A parsed header. Entries stand in the order of their offsets. `by_name` holds the indices of the entries,
+/// sorted by name: find() needs it.
 struct TensorFileHeader {
   Metadata metadata;
   std::vector<TensorEntry> entries;
+  std::vector<uint32_t> by_name;
   uint64_t data_begin = 0;  ///< from the start of the file
 
   /// nullptr when there is none of that name.
@@ -44,12 +46,14 @@ struct TensorFileHeader {
   [[nodiscard]] const std::string* metadata_value(std::string_view key) const;
 };
 
-/// Reads and checks the header of a whole file: tensors must be contiguous from 0 to the end of the file, with
-/// byte counts that follow from type and sizes, and unique names. Throws Error; `path` begins the message.
+/// Reads and checks the header of a whole file: tensors must be contiguous from 0 to the end of the file,
+/// with byte counts that follow from type and sizes, and unique names. Throws Error; `path` begins the
+/// message.
 TensorFileHeader parse_tensor_file(std::span<const std::byte> file, const std::string& path);
 
-/// The header's bytes for these entries (offsets are computed here, in the order given), the length field and
-/// the padding included.
+/// The header's bytes for these entries, the length field and the padding included. Offsets and byte counts
+/// are computed here, in the order given, from types and sizes. Throws Error for a name that stands twice or
+/// is not UTF-8; other text that is not UTF-8 is written with U+FFFD for the bad bytes.
 std::string make_tensor_file_header(const Metadata& metadata, std::vector<TensorEntry>& entries);
 
 }  // namespace rwkv
