@@ -67,9 +67,10 @@ vocabulary := $(BUILD)/share/rwkv/rwkv_vocab_v20230424.txt
 demo := $(BUILD)/demo.rwkv
 
 # --- Flags ---
+# g++ 12 finds uninitialized members in moves of std::variant where there are none.
 sanitize := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 language := -std=c++20 -I. -Wall -Wextra -Wpedantic $(WERROR)
-flags := $(language) $(if $(SANITIZE),-O1,-O2) -g $(sanitize) $(CXXFLAGS) -ffp-contract=off
+flags := $(language) -Wno-maybe-uninitialized $(if $(SANITIZE),-O1,-O2) -g $(sanitize) $(CXXFLAGS) -ffp-contract=off
 kernel_flags := $(filter-out -m%,$(flags)) $(if $(SANITIZE),-O2,-O3)
 root = $(if $(filter /%,$(1)),$(1),$(CURDIR)/$(1))
 test_defines := -DTEST_DATA_DIR='"$(CURDIR)/test/data"' -DRWKV_PROGRAMS='"$(call root,$(BUILD))"' \
