@@ -1,10 +1,11 @@
-// Memory with its deleter. Move-only; a default Buffer is empty.
+// Memory with its deleter. Move-only; a default Buffer is empty, and so is one that was moved from.
 #pragma once
 
 #include <cstddef>
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 
 namespace rwkv {
 
@@ -14,6 +15,13 @@ class Buffer {
 
   Buffer() = default;
   Buffer(std::byte* data, size_t size, Deleter deleter) : data_(data, std::move(deleter)), size_(size) {}
+  ~Buffer() = default;
+  Buffer(Buffer&& other) noexcept : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
 
   /// Host memory aligned to 64 bytes and filled with zeros. Throws Error when there is not enough.
   static Buffer host(size_t size);
