@@ -110,9 +110,9 @@ uninstall:
 
 # By name, so that a BUILD which holds other things keeps them.
 clean:
-	rm -rf $(addprefix $(BUILD)/,core ops cpu cuda tokenizer model apps tools test share tidy *.a *.rwkv flags* sources* \
+	@rm -rf $(addprefix $(BUILD)/,core ops cpu cuda tokenizer model apps tools test share tidy *.a *.rwkv flags* sources* \
 	  setup* sanitize-*)
-	-rmdir $(BUILD) 2>/dev/null || :
+	@rmdir $(BUILD) 2>/dev/null || :
 
 # --- Set-up ---
 setup := $(BUILD)/setup.build
