@@ -1,0 +1,119 @@
+#include "model/checkpoint/foreign.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+#include "core/error.h"
+
+namespace rwkv {
+namespace {
+
+constexpr std::string_view original = "get the original .pth file";
+
+struct Magic {
+  size_t offset;
+  std::string_view bytes;
+  std::string_view what;
+  std::string_view advice = original;
+};
+
+using namespace std::string_view_literals;
+
+// GGML and its successors wrote their magic numbers as little-endian words, so they read backwards.
+constexpr Magic magics[] = {
+    {0, "version https://git-lfs", "a Git-LFS pointer, not the file itself",
+     "run git lfs pull, or download the file"},
+    {0, "GGUF", "a GGUF model"},
+    {0, "lmgg", "a GGML model"},
+    {0, "fmgg", "a GGML model"},
+    {0, "tjgg", "a GGML model"},
+    {0, "algg", "a GGML adapter"},
+    {0, "\x1f\x8b", "a gzip file", "unpack it first"},
+    {0, "\x28\xb5\x2f\xfd", "a Zstandard file", "unpack it first"},
+    {0, "\xfd\x37zXZ\0"sv, "an xz file", "unpack it first"},
+    {0, "BZh", "a bzip2 file", "unpack it first"},
+    {0, "7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it first"},
+    {0, "Rar!", "a RAR archive", "unpack it first"},
+    {0, "\x93NUMPY", "a NumPy array"},
+    {0, "\x89HDF", "an HDF5 file"},
+    {0,
+     "\x7f"
+     "ELF",
+     "a program"},
+};
+
+bool has_at(std::string_view text, size_t offset, std::string_view bytes) {
+  return text.size() >= offset + bytes.size() && text.substr(offset, bytes.size()) == bytes;
+}
+
+/// PyTorch's first format was a tar archive of the members sys_info, pickle, tensors, storages.
+std::string describe_tar(std::string_view head) {
+  std::string_view member = head.substr(0, head.find('\0'));
+  for (std::string_view name : {"sys_info", "pickle", "tensors", "storages"}) {
+    if (member == name || member == fmt::format("./{}", name)) {
+      return "a tar checkpoint of PyTorch before 0.1.10: load it with an old PyTorch and save it again";
+    }
+  }
+  return fmt::format("a tar archive (its first member is '{}'): unpack it first", printable(member));
+}
+
+bool is_safetensors(std::string_view head, size_t size) {
+  uint64_t length = 0;
+  if (head.size() < 10) return false;
+  std::memcpy(&length, head.data(), sizeof(length));
+  return length >= 2 && length <= size - 8 && head[8] == '{' && (head[9] == '"' || head[9] == '}');
+}
+
+/// Text has no control characters but white space. The end may cut a character of several bytes.
+bool is_text(std::string_view head) {
+  return std::all_of(head.begin(), head.end(), [](char c) {
+    auto byte = static_cast<unsigned char>(c);
+    return byte >= 0x20 ? byte != 0x7f : byte == '\n' || byte == '\r' || byte == '\t';
+  });
+}
+
+std::string describe_text(std::string_view head) {
+  std::string_view start = head.substr(std::min(head.find_first_not_of(" \r\n\t\xef\xbb\xbf"), head.size()));
+  std::string lower(start.substr(0, 16));
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  if (lower.starts_with("<!doctype") || lower.starts_with("<html") || lower.starts_with("<?xml")) {
+    return "a web page, not a PyTorch checkpoint: the download needs another address, or a login";
+  }
+  return fmt::format("a text file, not a PyTorch checkpoint (it begins '{}'): {}", printable(start, 32),
+                     original);
+}
+
+}  // namespace
+
+std::string describe_foreign_file(std::span<const std::byte> file) {
+  std::string_view head(reinterpret_cast<const char*>(file.data()), std::min<size_t>(file.size(), 512));
+  if (head.empty()) return "the file is empty: copy or download it again";
+  for (const Magic& magic : magics) {
+    if (has_at(head, magic.offset, magic.bytes)) {
+      return fmt::format("{}, not a PyTorch checkpoint: {}", magic.what, magic.advice);
+    }
+  }
+  if (has_at(head, 257, "ustar")) return describe_tar(head);
+  if (is_safetensors(head, file.size())) {
+    return fmt::format(
+        "a safetensors file, not a PyTorch checkpoint: if rwkv-convert made it, it is converted already; "
+        "else {}",
+        original);
+  }
+  if (head.find_first_not_of('\0') == std::string_view::npos) {
+    return "the file begins with zeros: an unfinished download, get it again";
+  }
+  if (is_text(head)) return describe_text(head);
+  if (has_at(head, 0, "\x80") && head.size() > 1 && head[1] >= 2 && head[1] <= 5) {
+    return "a pickle, but not one that torch.save wrote: save the tensors with torch.save";
+  }
+  return fmt::format("not a PyTorch checkpoint (neither a zip archive nor a file of PyTorch before 1.6): {}",
+                     original);
+}
+
+}  // namespace rwkv
