@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -134,9 +135,21 @@ void require_within_limit(const std::string& path, uint64_t end) {
   }
 }
 
+/// Some file systems would first fill the disk to find out that it is too small, and others cannot reserve.
+void require_space(int descriptor, const std::string& path, uint64_t size) {
+  struct statvfs disk {};
+  if (fstatvfs(descriptor, &disk) != 0 || disk.f_blocks == 0) return;  // not every file system can tell
+  uint64_t free_bytes = 0;
+  if (__builtin_mul_overflow(disk.f_bfree, disk.f_frsize, &free_bytes) || size <= free_bytes) return;
+  throw Error(fmt::format(
+      "{}: needs {} bytes, but the disk has only {} free; free some space or write to another disk", path,
+      size, free_bytes));
+}
+
 void reserve(int descriptor, const std::string& path, uint64_t size) {
   if (size == 0) return;
   require_within_limit(path, size);
+  require_space(descriptor, path, size);
   int result = 0;
   do {
     result = fallocate(descriptor, 0, 0, static_cast<off_t>(size));

@@ -231,7 +231,6 @@ TensorFileHeader parse_tensor_file(std::span<const std::byte> file, const std::s
 
 std::string make_tensor_file_header(const Metadata& metadata, std::vector<TensorEntry>& entries) {
   std::string text = make_header_text(metadata, entries);
-  require_readable(text, entries);
   auto end = static_cast<int64_t>(length_field + text.size());
   uint64_t padded = static_cast<uint64_t>(round_up(end, tensor_file_alignment)) - length_field;
   if (padded > tensor_file_max_header) {
@@ -239,6 +238,7 @@ std::string make_tensor_file_header(const Metadata& metadata, std::vector<Tensor
         fmt::format("a tensor file of {} tensors would need a header of {} bytes; at most {} are possible",
                     entries.size(), padded, tensor_file_max_header));
   }
+  require_readable(text, entries);
   text.resize(padded, ' ');
   std::string header(length_field, '\0');
   std::memcpy(header.data(), &padded, length_field);

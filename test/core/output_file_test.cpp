@@ -219,8 +219,9 @@ TEST_CASE_FIXTURE(Fixture, "output file: a path without directory is relative to
 TEST_CASE_FIXTURE(Fixture, "output file: more than the disk has is refused before anything is written") {
   struct statvfs disk {};
   REQUIRE(statvfs(old.c_str(), &disk) == 0);
-  uint64_t too_much = disk.f_bavail * disk.f_frsize + (uint64_t{1} << 40);
-  CHECK(refusal(old, too_much).starts_with(old + ": cannot reserve "));
+  uint64_t too_much = disk.f_bfree * disk.f_frsize + (uint64_t{1} << 40);
+  CHECK(refusal(old, too_much)
+            .starts_with(old + ": needs " + std::to_string(too_much) + " bytes, but the disk has only "));
   CHECK(refusal(old, UINT64_MAX)
             .starts_with(old + ": cannot write 18446744073709551615 bytes: the file is too large"));
   CHECK(names() == Names{"old"});
