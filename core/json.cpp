@@ -60,7 +60,7 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
 
  private:
   static constexpr size_t max_depth = 64;
-  static constexpr size_t max_values = 4'000'000;
+  static constexpr size_t max_values = 1'000'000;
 
   struct Container {
     Json json;

@@ -25,7 +25,7 @@ struct Json {
 };
 
 /// Throws Error, with the byte offset, for text that is not JSON (UTF-8), for a key that stands twice in an
-/// object, for nesting deeper than 64, and for more than four million values. `what` begins the message.
+/// object, for nesting deeper than 64, and for more than a million values. `what` begins the message.
 Json parse_json(std::string_view text, const std::string& what);
 
 /// On one line. Strings that are not UTF-8 have the bad bytes replaced by U+FFFD.
