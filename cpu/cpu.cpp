@@ -1,0 +1,239 @@
+#include "cpu/cpu.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "core/checked.h"
+#include "core/thread_pool.h"
+#include "cpu/features.h"
+#include "cpu/kernels/kernels.h"
+#include "ops/layout.h"
+
+namespace rwkv::cpu {
+namespace {
+
+// A step is worth waking the threads for when it does more than about this many multiply-adds or moves more
+// than this many values: a few microseconds of work.
+constexpr int64_t serial_work = 1 << 14;
+
+constexpr int64_t strip_outputs = 64;  // matmul_rows cuts here
+
+class CpuOps final : public Ops {
+ public:
+  CpuOps(int threads, const Kernels& kernels) : kernels_(kernels), pool_(threads) {}
+
+  [[nodiscard]] int threads() const { return pool_.threads(); }
+
+ private:
+  void do_reserve(const Limits& limits) override;
+  void do_embed(const Tensor& out, const Tensor& table, std::span<const int32_t> tokens) override;
+  void do_layer_norm(const Tensor& out, const Tensor& x, const Norm& norm) override;
+  void do_token_shift(const TokenShift& shift) override;
+  void do_matmul(std::span<const Product> products) override;
+  void do_wkv4(const Wkv4& wkv) override;
+  void do_wkv5(const Wkv5& wkv) override;
+  void do_wkv7(const Wkv7& wkv) override;
+
+  // function(Range) over [0, count) on all threads, cut at multiples of grain; alone when there is little
+  // work.
+  template <class Function>
+  void parallel(int64_t count, int64_t grain, int64_t work_per_item, Function function);
+
+  void prepare_inputs(std::span<const Product> products);
+  void find_nonzero(PreparedProduct& prepared, int64_t& used);
+  void matmul_share(std::span<const Product> products, int worker);
+
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  std::vector<PreparedProduct> prepared_;
+  std::vector<int32_t> nonzero_;
+  Buffer inputs_, sums_;
+  int64_t sums_bytes_ = 0;  // of one thread
+};
+
+void CpuOps::do_reserve(const Limits& limits) {
+  int64_t tokens = std::max<int64_t>(limits.tokens, 1);
+  auto inputs = static_cast<size_t>(tokens * limits.product_inputs * 4);
+  if (inputs > inputs_.size()) inputs_ = Buffer::host(inputs);
+  if (tokens * strip_outputs * 4 > sums_bytes_) {
+    sums_bytes_ = tokens * strip_outputs * 4;
+    sums_ = Buffer::host(static_cast<size_t>(sums_bytes_ * threads()));
+  }
+  if (static_cast<size_t>(limits.product_inputs) > nonzero_.size()) {
+    nonzero_.resize(static_cast<size_t>(limits.product_inputs));
+  }
+  prepared_.reserve(16);
+}
+
+template <class Function>
+void CpuOps::parallel(int64_t count, int64_t grain, int64_t work_per_item, Function function) {
+  if (threads() == 1 || count <= grain || count * work_per_item < serial_work) {
+    function(Range{0, count});
+    return;
+  }
+  pool_.run([&](int worker) {
+    Range range = partition(count, grain, worker, pool_.threads());
+    if (range.begin < range.end) function(range);
+  });
+}
+
+void CpuOps::do_embed(const Tensor& out, const Tensor& table, std::span<const int32_t> tokens) {
+  int64_t row_bytes = table.stride * static_cast<int64_t>(size_of(table.dtype));
+  for (size_t t = 0; t < tokens.size(); t++) {
+    kernels_.embed(out.row(static_cast<int64_t>(t)), table.data + tokens[t] * row_bytes, table.dtype,
+                   out.cols());
+  }
+}
+
+void CpuOps::do_layer_norm(const Tensor& out, const Tensor& x, const Norm& norm) {
+  parallel(x.rows(), 1, x.cols(), [&](Range rows) {
+    for (int64_t t = rows.begin; t < rows.end; t++) {
+      kernels_.normalize(out.row(t), x.row(t), norm, x.cols());
+    }
+  });
+}
+
+void CpuOps::do_token_shift(const TokenShift& s) {
+  int64_t tokens = s.x.rows(), width = s.x.cols();
+  auto row_bytes = static_cast<size_t>(width) * 4;
+  std::memcpy(s.normalized.row(0), s.state.f32(), row_bytes);
+  do_layer_norm(s.normalized.slice_rows(1, tokens), s.x, s.norm);
+  parallel(tokens, 1, width * static_cast<int64_t>(s.mixes.size()), [&](Range rows) {
+    for (int64_t t = rows.begin; t < rows.end; t++) kernels_.mix(s, t);
+  });
+  std::memcpy(s.state.f32(), s.normalized.row(tokens), row_bytes);
+}
+
+// Converts and pads the inputs of all products into inputs_; an input that is good as it is stays in place.
+void CpuOps::prepare_inputs(std::span<const Product> products) {
+  int64_t tokens = products[0].x.rows(), used = 0, total = 0, nonzero_used = 0;
+  for (const Product& p : products) total += round_up(p.x.cols(), 64);
+  do_reserve({tokens, total});
+  prepared_.clear();
+  for (const Product& p : products) {
+    int64_t inputs = p.x.cols(), padded = round_up(inputs, 64);
+    Operand operand = kernels_.operand_of(p.weight.layout, p.weight.dtype);
+    PreparedProduct prepared{.product = &p};
+    if (operand == Operand::f32 && inputs == padded) {
+      prepared.x = p.x.data;
+      prepared.x_stride = p.x.stride * 4;
+    } else {
+      prepared.x = inputs_.data() + used;
+      prepared.x_stride = padded * (operand == Operand::bf16 ? 2 : 4);
+      std::byte* to = inputs_.data() + used;
+      parallel(tokens, 1, inputs, [&](Range rows) {
+        for (int64_t t = rows.begin; t < rows.end; t++) {
+          kernels_.prepare(p.x.row(t), inputs, operand, to + t * prepared.x_stride);
+        }
+      });
+      used += tokens * padded * 4;
+    }
+    if (p.weight.layout == Layout::cpu_rows && tokens == 1) find_nonzero(prepared, nonzero_used);
+    prepared_.push_back(prepared);
+  }
+}
+
+void CpuOps::find_nonzero(PreparedProduct& prepared, int64_t& used) {
+  const auto* x = reinterpret_cast<const float*>(prepared.x);
+  int32_t* out = nonzero_.data() + used;
+  int64_t count = 0, inputs = prepared.product->x.cols();
+  for (int64_t i = 0; i < inputs; i++) {  // without a branch, which could not be predicted
+    out[count] = static_cast<int32_t>(i);
+    count += x[i] != 0.0f ? 1 : 0;
+  }
+  prepared.nonzero = out;
+  prepared.nonzero_count = count;
+  used += inputs;
+}
+
+// All products form one list of work, measured in bytes of weights; a thread takes a contiguous part of it.
+void CpuOps::matmul_share(std::span<const Product> products, int worker) {
+  int64_t total = 0;
+  auto count = [](const Product& p) {
+    MatrixLayout m = layout_of(p.weight);
+    return m.layout == Layout::cpu_blocks ? m.units() : (m.outputs + strip_outputs - 1) / strip_outputs;
+  };
+  auto bytes_of = [&count](const Product& p) {
+    MatrixLayout m = layout_of(p.weight);
+    return std::max<int64_t>(m.bytes() / std::max<int64_t>(count(p), 1), 1);
+  };
+  for (const Product& p : products) total += count(p) * bytes_of(p);
+  int64_t begin = total * worker / threads(), end = total * (worker + 1) / threads(), at = 0;
+  for (size_t i = 0; i < products.size(); i++) {
+    int64_t units = count(products[i]), bytes = bytes_of(products[i]);
+    // A unit belongs to the thread in whose part it begins.
+    auto first_unit = [&](int64_t from) {
+      return std::clamp<int64_t>(from <= at ? 0 : (from - at + bytes - 1) / bytes, 0, units);
+    };
+    Range range{first_unit(begin), first_unit(end)};
+    if (range.begin < range.end) {
+      if (products[i].weight.layout == Layout::cpu_blocks) {
+        kernels_.matmul_blocks(prepared_[i], range);
+      } else {
+        Range outputs{range.begin * strip_outputs,
+                      std::min(range.end * strip_outputs, products[i].out.cols())};
+        kernels_.matmul_rows(prepared_[i], outputs,
+                             reinterpret_cast<float*>(sums_.data() + worker * sums_bytes_));
+      }
+    }
+    at += units * bytes;
+  }
+}
+
+void CpuOps::do_matmul(std::span<const Product> products) {
+  if (products.empty() || products[0].x.rows() == 0) return;
+  prepare_inputs(products);
+  pool_.run([&](int worker) { matmul_share(products, worker); });
+}
+
+void CpuOps::do_wkv4(const Wkv4& w) {
+  parallel(w.r.cols(), 16, w.r.rows() * 64, [&](Range channels) { kernels_.wkv4(w, channels); });
+}
+
+void CpuOps::do_wkv5(const Wkv5& w) {
+  int64_t head_size = w.state.sizes[1];
+  parallel(w.state.sizes[0], 1, w.r.rows() * head_size * head_size,
+           [&](Range heads) { kernels_.wkv5(w, heads); });
+}
+
+void CpuOps::do_wkv7(const Wkv7& w) {
+  int64_t head_size = w.state.sizes[1];
+  parallel(w.state.sizes[0], 1, w.r.rows() * head_size * head_size * 2,
+           [&](Range heads) { kernels_.wkv7(w, heads); });
+}
+
+class CpuDevice final : public Device {
+ public:
+  CpuDevice(int threads, const Kernels& kernels) : ops_(threads, kernels), name_(kernels.name) {}
+
+  [[nodiscard]] std::string description() const override {
+    return fmt::format("cpu ({}, {} thread{})", name_, threads(), threads() == 1 ? "" : "s");
+  }
+  [[nodiscard]] uint8_t id() const override { return 0; }
+  [[nodiscard]] int threads() const override { return ops_.threads(); }
+  Buffer allocate(size_t bytes) override { return Buffer::host(bytes); }
+  void copy_in(std::byte* device, const std::byte* host, size_t bytes) override {
+    std::memcpy(device, host, bytes);
+  }
+  void copy_out(std::byte* host, const std::byte* device, size_t bytes) override {
+    std::memcpy(host, device, bytes);
+  }
+  Ops& ops() override { return ops_; }
+
+ private:
+  CpuOps ops_;
+  const char* name_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> open(int threads) { return open(threads, choose_kernels()); }
+
+std::unique_ptr<Device> open(int threads, const Kernels& kernels) {
+  return std::make_unique<CpuDevice>(threads, kernels);
+}
+
+}  // namespace rwkv::cpu

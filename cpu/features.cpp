@@ -1,0 +1,57 @@
+#include "cpu/features.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+
+#include "core/error.h"
+
+namespace rwkv::cpu {
+namespace {
+
+struct Candidate {
+  const Kernels* kernels;
+  bool (*supported)();
+};
+
+// __builtin_cpu_supports also asks whether the operating system saves the registers.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+constexpr Candidate candidates[] = {
+    {&avx512bf16::kernels, has_avx512bf16},
+    {&avx512::kernels, has_avx512},
+    {&avx2::kernels, has_avx2},
+    {&scalar::kernels, [] { return true; }},
+};
+
+}  // namespace
+
+std::vector<const Kernels*> supported_kernels() {
+  std::vector<const Kernels*> supported;
+  for (const auto& candidate : candidates) {
+    if (candidate.supported()) supported.push_back(candidate.kernels);
+  }
+  return supported;
+}
+
+const Kernels& choose_kernels() {
+  auto supported = supported_kernels();
+  const char* wanted = std::getenv("RWKV_CPU");
+  if (wanted == nullptr || *wanted == '\0') return *supported.front();
+  std::string names;
+  for (const Kernels* kernels : supported) {
+    if (std::string_view(kernels->name) == wanted) return *kernels;
+    names += names.empty() ? kernels->name : std::string(", ") + kernels->name;
+  }
+  throw Error(fmt::format("RWKV_CPU={}: no instruction set of this name on this machine; it has {}",
+                          printable(wanted), names));
+}
+
+}  // namespace rwkv::cpu

@@ -1,0 +1,40 @@
+// The instruction set that a kernel source is compiled for. Each source under cpu/kernels/ is compiled once
+// per set, with ISA defined as its name (scalar, avx2, ...), which is also the namespace that its code goes
+// to.
+//
+// A source includes all standard headers first and then this one. It selects the target for everything that
+// follows by a pragma, not by compiler flags, so that no inline function of the standard library is compiled
+// for an instruction set that another machine lacks and then shared by the linker.
+#pragma once
+
+#define RWKV_ISA_scalar 0
+#define RWKV_ISA_avx2 1
+#define RWKV_ISA_avx512 2
+#define RWKV_ISA_avx512bf16 3
+#define RWKV_JOIN_(a, b) a##b
+#define RWKV_JOIN(a, b) RWKV_JOIN_(a, b)
+#define RWKV_ISA RWKV_JOIN(RWKV_ISA_, ISA)
+
+#if RWKV_ISA != RWKV_ISA_scalar
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // g++ 12 finds it in its own intrinsics (bug 105593)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+
+#if RWKV_ISA == RWKV_ISA_avx2
+#pragma GCC target("avx2,fma,f16c")
+#elif RWKV_ISA == RWKV_ISA_avx512
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c,prefer-vector-width=512")
+#elif RWKV_ISA == RWKV_ISA_avx512bf16
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c,prefer-vector-width=512")
+#endif
+
+#if RWKV_ISA == RWKV_ISA_scalar
+#include "cpu/kernels/vec_scalar.h"
+#elif RWKV_ISA == RWKV_ISA_avx2
+#include "cpu/kernels/vec_avx2.h"
+#else
+#include "cpu/kernels/vec_avx512.h"
+#endif

@@ -1,0 +1,70 @@
+// The functions that exist once per instruction set, and their arguments. No argument is checked here:
+// ops/ops.h has the formulas and its implementation the checks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "core/thread_pool.h"
+#include "ops/ops.h"
+
+namespace rwkv::cpu {
+
+/// How a product wants its input rows, which are padded with zeros to a multiple of 64 values.
+enum class Operand : uint8_t {
+  f32,          ///< fp32
+  rounded_f32,  ///< fp32 values rounded to bf16
+  bf16,         ///< bf16
+};
+
+/// A product whose input has been prepared.
+struct PreparedProduct {
+  const Product* product = nullptr;
+  const std::byte* x = nullptr;      ///< rows of the Operand's type
+  int64_t x_stride = 0;              ///< bytes
+  const int32_t* nonzero = nullptr;  ///< cpu_rows with one token: the inputs that are not zero, ascending
+  int64_t nonzero_count = 0;
+};
+
+struct Kernels {
+  const char* name;
+
+  /// The operand that a weight of this layout and type multiplies with.
+  Operand (*operand_of)(Layout layout, DType weight);
+  /// One row of inputs; out has room for round_up(count, 64) values.
+  void (*prepare)(const float* x, int64_t count, Operand operand, std::byte* out);
+
+  /// Blocks [begin, end) of 16 outputs of a cpu_blocks product, for all tokens.
+  void (*matmul_blocks)(const PreparedProduct& p, Range blocks);
+  /// Outputs [begin, end), cut at multiples of 64, of a cpu_rows product. `sums` has room for T rows of 64
+  /// values.
+  void (*matmul_rows)(const PreparedProduct& p, Range outputs, float* sums);
+
+  void (*embed)(float* out, const std::byte* row, DType dtype, int64_t width);
+  void (*normalize)(float* out, const float* x, const Norm& norm, int64_t width);
+  /// Row t of every mix of a TokenShift whose `normalized` is complete.
+  void (*mix)(const TokenShift& shift, int64_t t);
+
+  void (*wkv4)(const Wkv4& wkv, Range channels);
+  void (*wkv5)(const Wkv5& wkv, Range heads);
+  void (*wkv7)(const Wkv7& wkv, Range heads);
+};
+
+/// The largest head size of the recurrences.
+constexpr int64_t max_head_size = 256;
+
+namespace scalar {
+extern const Kernels kernels;
+}
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+namespace avx512bf16 {
+extern const Kernels kernels;
+}
+
+}  // namespace rwkv::cpu

@@ -1,0 +1,106 @@
+// Vec for AVX2, FMA and F16C: two registers of eight lanes. See vec_scalar.h for the contract.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace rwkv::cpu::ISA {
+
+constexpr int64_t tile_tokens = 6;
+constexpr int64_t tile_blocks = 1;
+
+struct Vec {
+  __m256 lo, hi;
+};
+
+inline Vec set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline Vec load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline void store(float* p, Vec v) {
+  _mm256_storeu_ps(p, v.lo);
+  _mm256_storeu_ps(p + 8, v.hi);
+}
+inline __m256i part_mask(int64_t n, int first) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n) - first),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline Vec load_part(const float* p, int64_t n) {
+  return {_mm256_maskload_ps(p, part_mask(n, 0)), _mm256_maskload_ps(p + 8, part_mask(n, 8))};
+}
+inline void store_part(float* p, Vec v, int64_t n) {
+  _mm256_maskstore_ps(p, part_mask(n, 0), v.lo);
+  _mm256_maskstore_ps(p + 8, part_mask(n, 8), v.hi);
+}
+
+inline Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+inline Vec sub(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+inline Vec mul(Vec a, Vec b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+inline Vec div(Vec a, Vec b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+inline Vec fma(Vec a, Vec b, Vec c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+inline Vec max_of(Vec limit, Vec x) { return {_mm256_max_ps(limit.lo, x.lo), _mm256_max_ps(limit.hi, x.hi)}; }
+inline Vec min_of(Vec limit, Vec x) { return {_mm256_min_ps(limit.lo, x.lo), _mm256_min_ps(limit.hi, x.hi)}; }
+inline Vec round_nearest(Vec a) {
+  constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return {_mm256_round_ps(a.lo, mode), _mm256_round_ps(a.hi, mode)};
+}
+inline __m256 power_of_two(__m256 n) {
+  __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
+}
+inline Vec power_of_two(Vec n) { return {power_of_two(n.lo), power_of_two(n.hi)}; }
+inline __m256 select_small(__m256 x, float limit, __m256 a, __m256 b) {
+  __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+  return _mm256_blendv_ps(b, a, _mm256_cmp_ps(magnitude, _mm256_set1_ps(limit), _CMP_LT_OQ));
+}
+inline Vec select_small(Vec x, float limit, Vec a, Vec b) {
+  return {select_small(x.lo, limit, a.lo, b.lo), select_small(x.hi, limit, a.hi, b.hi)};
+}
+inline float sum(Vec v) {
+  __m256 eight = _mm256_add_ps(v.lo, v.hi);
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+inline __m128i load_half_register(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+inline Vec load_f16(const void* p) {
+  return {_mm256_cvtph_ps(load_half_register(p)),
+          _mm256_cvtph_ps(load_half_register(static_cast<const char*>(p) + 16))};
+}
+inline __m256 widen_bf16(__m128i bits) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+inline Vec load_bf16(const void* p) {
+  return {widen_bf16(load_half_register(p)),
+          widen_bf16(load_half_register(static_cast<const char*>(p) + 16))};
+}
+inline Vec load_i8(const void* p) {
+  __m128i q = load_half_register(p);
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)))};
+}
+inline void load_bf16_pairs(const void* p, Vec& first, Vec& second) {
+  const auto* line = static_cast<const __m256i*>(p);
+  __m256i lo = _mm256_loadu_si256(line), hi = _mm256_loadu_si256(line + 1);
+  __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  first = {_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
+  second = {_mm256_castsi256_ps(_mm256_and_si256(lo, upper)),
+            _mm256_castsi256_ps(_mm256_and_si256(hi, upper))};
+}
+template <int shift>
+inline __m256 byte_of(__m256i quads) {
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(quads, shift), 24));
+}
+inline void load_i8_quads(const void* p, Vec (&inputs)[4]) {
+  const auto* line = static_cast<const __m256i*>(p);
+  __m256i lo = _mm256_loadu_si256(line), hi = _mm256_loadu_si256(line + 1);
+  inputs[0] = {byte_of<24>(lo), byte_of<24>(hi)};
+  inputs[1] = {byte_of<16>(lo), byte_of<16>(hi)};
+  inputs[2] = {byte_of<8>(lo), byte_of<8>(hi)};
+  inputs[3] = {byte_of<0>(lo), byte_of<0>(hi)};
+}
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace rwkv::cpu::ISA
