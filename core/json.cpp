@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <type_traits>
+#include <utility>
 
 #include "core/error.h"
 
@@ -87,7 +88,7 @@ class TreeBuilder : public nlohmann::json_sax<nlohmann::json> {
     if (open_.empty()) {
       root_ = std::move(json);
     } else if (auto* object = std::get_if<Json::Object>(&open_.back().json.value)) {
-      object->emplace_back(std::move(open_.back().key), std::move(json));
+      object->push_back({std::move(open_.back().key), std::move(json)});
     } else {
       std::get<Json::Array>(open_.back().json.value).push_back(std::move(json));
     }

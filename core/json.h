@@ -4,15 +4,16 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <variant>
 #include <vector>
 
 namespace rwkv {
 
+struct JsonMember;
+
 struct Json {
   using Array = std::vector<Json>;
-  using Object = std::vector<std::pair<std::string, Json>>;  ///< in the order of the text
+  using Object = std::vector<JsonMember>;  ///< in the order of the text
   std::variant<std::nullptr_t, bool, int64_t, uint64_t, double, std::string, Array, Object> value;
 
   [[nodiscard]] const Object* object() const { return std::get_if<Object>(&value); }
@@ -22,6 +23,11 @@ struct Json {
   [[nodiscard]] const uint64_t* unsigned_number() const { return std::get_if<uint64_t>(&value); }
   /// The member of an object, or nullptr.
   [[nodiscard]] const Json* find(std::string_view key) const;
+};
+
+struct JsonMember {
+  std::string key;
+  Json value;
 };
 
 /// Throws Error, with the byte offset, for text that is not JSON (UTF-8), for a key that stands twice in an

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "core/checked.h"
 #include "core/error.h"
@@ -165,7 +166,7 @@ std::string make_header_text(const Metadata& metadata, std::vector<TensorEntry>&
   std::string text = "{";
   if (!metadata.empty()) {
     Json::Object members;
-    for (const auto& [key, value] : metadata) members.emplace_back(key, Json{value});
+    for (const auto& [key, value] : metadata) members.push_back({key, Json{value}});
     text += fmt::format(R"("{}":{})", metadata_key, to_string(Json{members}));
   }
   uint64_t offset = 0;
@@ -192,7 +193,7 @@ void require_readable(const std::string& text, const std::vector<TensorEntry>& e
   size_t skipped = header.object()->size() - entries.size();  // the metadata come first, if there are any
   for (size_t i = 0; i < entries.size(); i++) {
     const std::string& name = entries[i].name;
-    if (name == metadata_key || name != (*header.object())[skipped + i].first) {
+    if (name == metadata_key || name != (*header.object())[skipped + i].key) {
       throw Error(fmt::format("tensor \"{}\": cannot be written, for its name is reserved or not UTF-8",
                               printable(name)));
     }
