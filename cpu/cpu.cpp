@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/checked.h"
+#include "core/processors.h"
 #include "core/thread_pool.h"
 #include "cpu/features.h"
 #include "cpu/kernels/kernels.h"
@@ -207,13 +208,14 @@ void CpuOps::do_wkv7(const Wkv7& w) {
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(int threads, const Kernels& kernels) : ops_(threads, kernels), name_(kernels.name) {}
+  CpuDevice(int threads, const Kernels& kernels)
+      : kernels_(kernels), threads_(threads > 0 ? threads : usable_cores()) {}
 
   [[nodiscard]] std::string description() const override {
-    return fmt::format("cpu ({}, {} thread{})", name_, threads(), threads() == 1 ? "" : "s");
+    return fmt::format("cpu ({}, {} thread{})", kernels_.name, threads_, threads_ == 1 ? "" : "s");
   }
   [[nodiscard]] uint8_t id() const override { return 0; }
-  [[nodiscard]] int threads() const override { return ops_.threads(); }
+  [[nodiscard]] int threads() const override { return threads_; }
   Buffer allocate(size_t bytes) override { return Buffer::host(bytes); }
   void copy_in(std::byte* device, const std::byte* host, size_t bytes) override {
     std::memcpy(device, host, bytes);
@@ -221,11 +223,11 @@ class CpuDevice final : public Device {
   void copy_out(std::byte* host, const std::byte* device, size_t bytes) override {
     std::memcpy(host, device, bytes);
   }
-  Ops& ops() override { return ops_; }
+  std::unique_ptr<Ops> make_ops() override { return std::make_unique<CpuOps>(threads_, kernels_); }
 
  private:
-  CpuOps ops_;
-  const char* name_;
+  const Kernels& kernels_;
+  int threads_;
 };
 
 }  // namespace

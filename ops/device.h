@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <string>
 
 #include "core/buffer.h"
@@ -26,8 +27,8 @@ class Device {
   virtual void copy_in(std::byte* device, const std::byte* host, size_t bytes) = 0;
   virtual void copy_out(std::byte* host, const std::byte* device, size_t bytes) = 0;
 
-  /// The operators on this device. One thread at a time may use them.
-  virtual Ops& ops() = 0;
+  /// Operators on this device with a queue of their own. One thread at a time may use them.
+  virtual std::unique_ptr<Ops> make_ops() = 0;
 };
 
 }  // namespace rwkv
