@@ -1,0 +1,30 @@
+#include "model/weights.h"
+
+#include "core/checked.h"
+
+namespace rwkv {
+
+StoredForm stored_form(const TensorSpec& spec, const LayerPlan& plan) {
+  if (spec.role == Role::vector) return {DType::f32, Layout::plain, 1, round_up(spec.rows * 4, 64)};
+  if (spec.role == Role::table) {
+    auto element = static_cast<int64_t>(size_of(plan.type));
+    return {plan.type, Layout::plain, spec.rows, round_up(spec.cols * element, 64)};
+  }
+  bool int8 = plan.int8 && spec.role != Role::low_rank;
+  MatrixLayout m{spec.role == Role::rows ? Layout::cpu_rows : Layout::cpu_blocks,
+                 int8 ? DType::i8 : plan.type, spec.rows, spec.cols};
+  check_layout(m, spec.name.c_str());
+  return {m.dtype, m.layout, m.units(), m.unit_bytes()};
+}
+
+Tensor stored_view(const TensorSpec& spec, const StoredForm& form, const std::byte* data) {
+  if (spec.role == Role::vector) return vector_view(data, form.dtype, spec.rows);
+  if (spec.role == Role::table) {
+    Tensor t = matrix_view(data, form.dtype, spec.rows, spec.cols);
+    t.stride = form.unit_bytes / static_cast<int64_t>(size_of(form.dtype));
+    return t;
+  }
+  return packed_view(matrix_layout(spec, form), data);
+}
+
+}  // namespace rwkv
