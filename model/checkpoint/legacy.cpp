@@ -40,8 +40,9 @@ void check_machine(const Pickle& machine, const std::string& path) {
       const std::string_view* key = dict->items[i].string();
       const bool* value = dict->items[i + 1].boolean();
       if (key == nullptr || *key != "little_endian" || value == nullptr) continue;
-      if (!*value)
+      if (!*value) {
         throw Error(path + ": was written on a big-endian machine: save it again on a little-endian one");
+      }
       known = true;
     }
   }
@@ -86,8 +87,9 @@ LegacyCheckpoint read_legacy_checkpoint(std::span<const std::byte> file, const s
 
   Pickle keys = pickles.next("the storages' keys");
   const PickleNode* list = keys.root.node();
-  if (list == nullptr || list->kind != PickleNode::Kind::list)
+  if (list == nullptr || list->kind != PickleNode::Kind::list) {
     throw Error(path + ": has no list of storages");
+  }
   ByteReader reader(pickles.rest(), path, file.size() - pickles.rest().size());
   for (const PickleValue& item : list->items) {
     auto id = item.string() == nullptr ? ids.end() : ids.find(*item.string());
@@ -104,8 +106,9 @@ LegacyCheckpoint read_legacy_checkpoint(std::span<const std::byte> file, const s
       throw Error(fmt::format("{}: storage '{}' stands twice", path, printable(id->first)));
     }
   }
-  if (reader.remaining() > 0)
+  if (reader.remaining() > 0) {
     throw Error(fmt::format("{}: {} bytes follow the last storage", path, reader.remaining()));
+  }
   return checkpoint;
 }
 

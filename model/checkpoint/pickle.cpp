@@ -303,8 +303,9 @@ bool Machine::object(uint8_t code) {
       } else {
         names = pop_many(2);
       }
-      if (names[0].string() == nullptr || names[1].string() == nullptr)
+      if (names[0].string() == nullptr || names[1].string() == nullptr) {
         fail("the name of a global is no string");
+      }
       push_node(Kind::global, std::move(names));
       pickle_.globals.push_back(stack_.back().node());
       return true;

@@ -23,6 +23,12 @@ bool starts_with(std::span<const std::byte> file, std::string_view magic) {
          std::string_view(reinterpret_cast<const char*>(file.data()), magic.size()) == magic;
 }
 
+/// An archive begins with its first record, an empty one with one of the two end records.
+bool is_zip(std::span<const std::byte> file) {
+  return starts_with(file, "PK\x03\x04") || starts_with(file, "PK\x05\x06") ||
+         starts_with(file, "PK\x06\x06");
+}
+
 /// The folder of all records, with its slash, of an archive that torch.save wrote.
 std::string root_folder(const std::vector<ZipEntry>& records, const std::string& path) {
   std::string root;
@@ -64,15 +70,16 @@ Checkpoint Checkpoint::open(const std::string& path, const CheckpointOptions& op
   checkpoint.file_ = MappedFile::open(path);
   checkpoint.options_ = options;
   auto bytes = checkpoint.file_.bytes();
-  if (starts_with(bytes, "PK\x03\x04") || starts_with(bytes, "PK\x05\x06")) {
+  if (is_zip(bytes)) {
     checkpoint.open_zip();
   } else if (is_legacy_checkpoint(bytes)) {
     checkpoint.open_legacy();
   } else {
     throw Error(fmt::format("{}: {}", path, describe_foreign_file(bytes)));
   }
-  for (size_t i = 0; i < checkpoint.tensors_.size(); i++)
+  for (size_t i = 0; i < checkpoint.tensors_.size(); i++) {
     checkpoint.index_.emplace(checkpoint.tensors_[i].name, i);
+  }
   return checkpoint;
 }
 

@@ -104,8 +104,9 @@ class Place {
   [[noreturn]] void fail(std::string_view what) const { throw Error(text_ + std::string(what)); }
 
   [[nodiscard]] uint64_t unsigned_integer(const PickleValue& value, const char* what) const {
-    if (value.integer() == nullptr || *value.integer() < 0)
+    if (value.integer() == nullptr || *value.integer() < 0) {
       fail(fmt::format("has {} as its {}", kind_of(value), what));
+    }
     return static_cast<uint64_t>(*value.integer());
   }
   [[nodiscard]] std::vector<int64_t> integers(const PickleValue& value, const char* what) const {
@@ -143,15 +144,17 @@ StorageId parse_storage(const PickleNode& persistent, const Place& place) {
   const std::string_view* key = id->items[2].string();
   StorageId storage;
   storage.type = storage_class == nullptr ? nullptr : element_type_of_storage(*storage_class);
-  if (storage.type == nullptr || key == nullptr)
+  if (storage.type == nullptr || key == nullptr) {
     place.fail("has a storage without a known class or without a key");
+  }
   storage.key = *key;
   storage.elements = place.unsigned_integer(id->items[4], "storage's size");
   storage.view_elements = storage.elements;
   if (count == 6 && !id->items[5].is_none()) {
     const PickleNode* view = id->items[5].node();
-    if (view == nullptr || view->kind != Kind::tuple || view->items.size() != 3)
+    if (view == nullptr || view->kind != Kind::tuple || view->items.size() != 3) {
       place.fail("has a view of a storage that is no tuple");
+    }
     storage.view_begin = place.unsigned_integer(view->items[1], "view's begin");
     storage.view_elements = place.unsigned_integer(view->items[2], "view's size");
   }
@@ -174,8 +177,9 @@ TensorCall unwrap(const PickleValue& value, const Place& place) {
     if (!builder) place.fail("is not made by a function for tensors");
     size_t count = arguments->items.size();
     auto need = [&](size_t least, size_t most) {
-      if (count < least || count > most)
+      if (count < least || count > most) {
         place.fail(fmt::format("is made by {} with {} arguments", global_name(*function), count));
+      }
     };
     if (*builder == TensorBuilder::from_type) {
       need(4, 4);
@@ -326,8 +330,9 @@ StateDict read_state_dict(const Pickle& pickle, const std::string& path) {
   std::unordered_set<std::string_view> names;
   for (const auto& [key, value] : *root) {
     const std::string_view* name = key.string();
-    if (name == nullptr)
+    if (name == nullptr) {
       place.fail(fmt::format("has {} as a key of its dict: a tensor's name is a string", kind_of(key)));
+    }
     if (!names.insert(*name).second) place.fail(fmt::format("has '{}' twice in its dict", printable(*name)));
     if (is_tensor(value)) {
       dict.tensors.push_back(parse_tensor(*name, value, path));

@@ -186,8 +186,9 @@ std::optional<std::span<const std::byte>> Archive::zip64_field(const Record& rec
       id = r.u16();
       size = r.u16();
     }
-    if (id == 0 || size > r.remaining())
+    if (id == 0 || size > r.remaining()) {
       fail(record, fmt::format("has a bad extra field at byte {}", position));
+    }
     auto body = r.bytes(size);
     if (id != 1) continue;
     if (found) fail(record, "has two zip64 fields");
@@ -239,8 +240,9 @@ void Archive::read_records(const Directory& directory) {
 
 void Archive::check_record(const Record& record) const {
   std::string_view name = record.name;
-  if (name.empty() || name.size() > max_name)
+  if (name.empty() || name.size() > max_name) {
     fail(record, fmt::format("has a name of {} bytes", name.size()));
+  }
   constexpr std::string_view bad("\0\\", 2);
   bool leads_out = fmt::format("/{}/", name).find("/../") != std::string::npos;
   if (name[0] == '/' || leads_out || name.find_first_of(bad) != std::string_view::npos) {
@@ -289,8 +291,9 @@ void Archive::check_local_header(Record& record, const Directory& directory) con
     fail(record, fmt::format("is described differently by its local header at byte {}", record.local));
   }
   record.payload = r.offset();
-  if (record.size > r.remaining())
-    fail(record, fmt::format("of {} bytes does not fit the file", record.size));
+  if (record.compressed > r.remaining()) {
+    fail(record, fmt::format("of {} bytes does not fit the file", record.compressed));
+  }
 }
 
 /// A payload is followed by the next record, or by its own checksum and sizes first.
@@ -306,8 +309,9 @@ void Archive::check_between(const Record& record, uint64_t payload_end, uint64_t
   for (uint64_t expected : {record.compressed, record.size}) {
     valid = valid && (wide ? r.u64() : r.u32()) == expected;
   }
-  if (!valid)
+  if (!valid) {
     fail(record, fmt::format("is followed by {} bytes at byte {} that are no record", size, payload_end));
+  }
 }
 
 /// From the start of the file to the directory, every byte belongs to exactly one record.
