@@ -38,7 +38,7 @@ struct TensorSpec {
   Role role = Role::vector;
   int64_t rows = 0;         ///< vector: its length; matrix: outputs; table: entries
   int64_t cols = 1;         ///< matrix: inputs; table: width
-  std::string source;       ///< in the checkpoint, when it is another one
+  std::string source{};     ///< in the checkpoint, when it is another one
   bool transposed = false;  ///< the checkpoint has [inputs, outputs]
   int part = -1;            ///< >= 0: this entry of the first dimension of the checkpoint's tensor
   Transform transform = Transform::none;

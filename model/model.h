@@ -1,0 +1,57 @@
+// A loaded model: the weights of every layer in the form its strategy wants, and the devices they are for.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/layers.h"
+#include "model/model_file.h"
+#include "ops/device.h"
+
+namespace rwkv {
+
+/// Called while something long goes on: what, how much of how much.
+using Progress = std::function<void(const std::string& what, uint64_t done, uint64_t total)>;
+
+struct LoadOptions {
+  std::string strategy;  ///< empty: the file's
+  int threads = 0;       ///< of the CPU; 0: one per core
+  Progress progress;     ///< weights in another form than the file's are converted while loading
+};
+
+/// Immutable, so that any number of executors on any threads may share it. Weights whose form the file
+/// already has stay in the mapped file.
+class Model {
+ public:
+  /// Throws Error.
+  static std::shared_ptr<const Model> load(ModelFile file, const LoadOptions& options = {});
+
+  [[nodiscard]] const ModelFile& file() const { return file_; }
+  [[nodiscard]] const Config& config() const { return file_.config; }
+  [[nodiscard]] const Strategy& strategy() const { return strategy_; }
+  [[nodiscard]] const std::vector<LayerPlan>& plan() const { return plan_; }
+  [[nodiscard]] const Weights& weights() const { return weights_; }
+  /// The device of a layer; the head is layer n_layer.
+  [[nodiscard]] Device& device(int64_t layer) const { return *layer_devices_[static_cast<size_t>(layer)]; }
+  /// Bytes of the weights that a token multiplies with or gathers: all but the embedding.
+  [[nodiscard]] uint64_t weight_bytes_per_token() const { return weight_bytes_; }
+  /// Bytes that were converted into memory because the file has them in another form.
+  [[nodiscard]] uint64_t converted_bytes() const { return converted_bytes_; }
+
+ private:
+  void open_devices(int threads);
+  void bind(const Progress& progress);
+
+  ModelFile file_;
+  Strategy strategy_;
+  std::vector<LayerPlan> plan_;
+  Weights weights_;
+  std::vector<Buffer> buffers_;
+  std::vector<std::unique_ptr<Device>> devices_;
+  std::vector<Device*> layer_devices_;
+  uint64_t weight_bytes_ = 0, converted_bytes_ = 0;
+};
+
+}  // namespace rwkv

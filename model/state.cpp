@@ -1,0 +1,89 @@
+#include "model/state.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/error.h"
+#include "model/model.h"
+
+namespace rwkv {
+namespace {
+
+// Where pp of version 4 starts: so low that exp(pp - anything) is 0, as in the reference.
+constexpr float rwkv4_pp = -1e30f;
+
+}  // namespace
+
+State::State(std::shared_ptr<const Model> model) : model_(std::move(model)) {
+  allocate();
+  reset();
+}
+
+State::State(const State& other) : model_(other.model_) {
+  allocate();
+  *this = other;
+}
+
+State& State::operator=(const State& other) {
+  if (this == &other) return *this;
+  if (model_ != other.model_) {
+    model_ = other.model_;
+    allocate();
+  }
+  std::vector<std::byte> host;
+  for (size_t i = 0; i < buffers_.size(); i++) {
+    Device& device = model_->device(static_cast<int64_t>(i));
+    host.resize(buffers_[i].size());
+    device.copy_out(host.data(), other.buffers_[i].data(), host.size());
+    device.copy_in(buffers_[i].data(), host.data(), host.size());
+  }
+  return *this;
+}
+
+void State::allocate() {
+  const Config& c = model_->config();
+  buffers_.clear();
+  layers_.clear();
+  int64_t att = c.version == Version::v4 ? 3 * c.n_att : c.n_att * c.head_size;
+  for (int64_t i = 0; i < c.n_layer; i++) {
+    buffers_.push_back(model_->device(i).allocate(static_cast<size_t>(2 * c.n_embd + att) * 4));
+    auto* memory = reinterpret_cast<float*>(buffers_.back().data());
+    LayerState layer;
+    if (c.version == Version::v4) {
+      layer.att = matrix_view(memory, DType::f32, 3, c.n_att);
+    } else {
+      layer.att = {
+          buffers_.back().data(),   DType::f32, Layout::plain, 3, 0, {c.heads(), c.head_size, c.head_size},
+          c.head_size * c.head_size};
+    }
+    layer.att_shift = vector_view(memory + att, DType::f32, c.n_embd);
+    layer.ffn_shift = vector_view(memory + att + c.n_embd, DType::f32, c.n_embd);
+    layers_.push_back(layer);
+  }
+}
+
+void State::reset() {
+  const Config& c = model_->config();
+  for (int64_t i = 0; i < c.n_layer; i++) {
+    const Buffer& buffer = buffers_[static_cast<size_t>(i)];
+    std::vector<float> values(buffer.size() / 4, 0.0f);
+    if (c.version == Version::v4) {
+      std::fill_n(values.begin() + 2 * c.n_att, c.n_att, rwkv4_pp);
+    } else if (Tensor initial = time_state_of(model_->weights().layers[static_cast<size_t>(i)])) {
+      model_->device(i).copy_out(reinterpret_cast<std::byte*>(values.data()), initial.data,
+                                 static_cast<size_t>(initial.elements()) * 4);
+    }
+    model_->device(i).copy_in(buffer.data(), reinterpret_cast<const std::byte*>(values.data()),
+                              buffer.size());
+  }
+}
+
+uint64_t State::bytes() const {
+  uint64_t total = 0;
+  for (const Buffer& buffer : buffers_) total += buffer.size();
+  return total;
+}
+
+}  // namespace rwkv
