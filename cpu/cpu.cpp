@@ -223,6 +223,7 @@ class CpuDevice final : public Device {
   void copy_out(std::byte* host, const std::byte* device, size_t bytes) override {
     std::memcpy(host, device, bytes);
   }
+  void copy(std::byte* to, const std::byte* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   std::unique_ptr<Ops> make_ops() override { return std::make_unique<CpuOps>(threads_, kernels_); }
 
  private:

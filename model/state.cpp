@@ -32,12 +32,9 @@ State& State::operator=(const State& other) {
     model_ = other.model_;
     allocate();
   }
-  std::vector<std::byte> host;
   for (size_t i = 0; i < buffers_.size(); i++) {
-    Device& device = model_->device(static_cast<int64_t>(i));
-    host.resize(buffers_[i].size());
-    device.copy_out(host.data(), other.buffers_[i].data(), host.size());
-    device.copy_in(buffers_[i].data(), host.data(), host.size());
+    model_->device(static_cast<int64_t>(i))
+        .copy(buffers_[i].data(), other.buffers_[i].data(), buffers_[i].size());
   }
   return *this;
 }

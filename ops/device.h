@@ -26,6 +26,8 @@ class Device {
   /// Copies between the host's memory and this device's, and waits.
   virtual void copy_in(std::byte* device, const std::byte* host, size_t bytes) = 0;
   virtual void copy_out(std::byte* host, const std::byte* device, size_t bytes) = 0;
+  /// Copies within this device's memory, and waits.
+  virtual void copy(std::byte* to, const std::byte* from, size_t bytes) = 0;
 
   /// Operators on this device with a queue of their own. One thread at a time may use them.
   virtual std::unique_ptr<Ops> make_ops() = 0;
