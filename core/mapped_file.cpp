@@ -31,7 +31,8 @@ std::array<Slot, 64> slots;
 
 class Mapping {
  public:
-  Mapping(void* address, size_t size, const std::string& path) : address_(address), size_(size), path_(path) {
+  Mapping(void* address, size_t size, std::string path)
+      : address_(address), size_(size), path_(std::move(path)) {
     for (Slot& slot : slots) {
       const char* empty = nullptr;
       if (!slot.path.compare_exchange_strong(empty, path_.c_str())) continue;

@@ -170,7 +170,7 @@ void flush_directory(const std::string& path) {
 
 }  // namespace
 
-OutputFile::OutputFile(std::string path, uint64_t expected_size) : path_(follow_links(path)) {
+OutputFile::OutputFile(const std::string& path, uint64_t expected_size) : path_(follow_links(path)) {
   if (std::filesystem::path(path_).filename().empty()) {
     throw Error(path_ + ": is not the name of a file; give one to write to");
   }

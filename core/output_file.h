@@ -17,7 +17,7 @@ class OutputFile {
   /// symbolic link is followed: the file that it points to is replaced. A replaced file's permissions are
   /// kept. Throws Error, as all functions here do, when the path is a directory, pipe, device or socket, when
   /// the file is write-protected, and when the disk is full or a limit is reached.
-  explicit OutputFile(std::string path, uint64_t expected_size = 0);
+  explicit OutputFile(const std::string& path, uint64_t expected_size = 0);
   /// Removes the temporary file unless commit() was called.
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
