@@ -16,9 +16,10 @@ Buffer Buffer::host(size_t size) {
   size_t padded = (size + alignment - 1) / alignment * alignment;
   auto* data = static_cast<std::byte*>(std::aligned_alloc(alignment, padded == 0 ? alignment : padded));
   if (data == nullptr) {
-    throw Error(fmt::format("out of memory: cannot allocate {} bytes; close other programs, or use a smaller "
-                            "model or precision",
-                            size));
+    throw Error(
+        fmt::format("out of memory: cannot allocate {} bytes; close other programs, or use a smaller "
+                    "model or precision",
+                    size));
   }
   std::memset(data, 0, padded);
   return {data, size, [](std::byte* p) { std::free(p); }};

@@ -1,4 +1,5 @@
-// The one exception type of this project. A message is one line that says what is wrong, where, and what to do.
+// The one exception type of this project. A message is one line that says what is wrong, where, and what to
+// do.
 #pragma once
 
 #include <stdexcept>

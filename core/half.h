@@ -1,6 +1,6 @@
 // The 16-bit floating point types, with bit-exact conversions that need no hardware support.
-// To 16 bits: round to nearest, ties to even; overflow gives infinity; NaN stays NaN (made quiet, upper payload
-// bits kept). From 16 bits: exact, subnormals included.
+// To 16 bits: round to nearest, ties to even; overflow gives infinity; NaN stays NaN (made quiet, upper
+// payload bits kept). From 16 bits: exact, subnormals included.
 #pragma once
 
 #include <bit>

@@ -21,8 +21,8 @@ class MappedFile {
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
 
-  /// The path of the mapped file that holds this address, or nullptr. Async-signal-safe: it is for the handler
-  /// of SIGBUS, which a read raises when the file was truncated after it was mapped.
+  /// The path of the mapped file that holds this address, or nullptr. Async-signal-safe: it is for the
+  /// handler of SIGBUS, which a read raises when the file was truncated after it was mapped.
   static const char* path_at(const void* address);
 
  private:
