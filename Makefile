@@ -79,7 +79,7 @@ libraries := -Wl,--as-needed -lfmt -ledit -lpthread
 
 # --- Targets for people ---
 .PHONY: all test check chat install uninstall clean help vocabulary tidy FORCE
-all: $(programs) | vocabulary
+all: $(library) $(programs) | vocabulary
 
 help:
 	$(info $(help))@:
