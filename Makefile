@@ -69,8 +69,8 @@ demo := $(BUILD)/demo.rwkv
 # --- Flags ---
 # g++ 12 finds uninitialized members in moves of std::variant where there are none.
 sanitize := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-language := -std=c++20 -I. -Wall -Wextra -Wpedantic $(WERROR)
-flags := $(language) -Wno-maybe-uninitialized $(if $(SANITIZE),-O1,-O2) -g $(sanitize) $(CXXFLAGS) -ffp-contract=off
+language := -std=c++20 -I. -Wall -Wextra -Wpedantic
+flags := $(language) $(WERROR) -Wno-maybe-uninitialized $(if $(SANITIZE),-O1,-O2) -g $(sanitize) $(CXXFLAGS) -ffp-contract=off
 kernel_flags := $(filter-out -m%,$(flags)) $(if $(SANITIZE),-O2,-O3)
 root = $(if $(filter /%,$(1)),$(1),$(CURDIR)/$(1))
 test_defines := -DTEST_DATA_DIR='"$(CURDIR)/test/data"' -DRWKV_PROGRAMS='"$(call root,$(BUILD))"' \
