@@ -112,6 +112,11 @@ TEST_CASE_FIXTURE(Fixture,
   CHECK(read_file(old) == std::string(10'000, 'x'));
   write_whole(old, "", 100);
   CHECK(read_file(old).empty());
+  OutputFile file(old, 100);
+  file.write(bytes_of("......data"));
+  file.write_at(0, bytes_of("header"));
+  file.commit();
+  CHECK(read_file(old) == "headerdata");
 }
 
 TEST_CASE_FIXTURE(Fixture, "output file: what was reserved and not written reads as zeros") {
