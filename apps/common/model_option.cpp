@@ -1,0 +1,109 @@
+#include "apps/common/model_option.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "apps/common/progress.h"
+#include "core/error.h"
+#include "model/checkpoint/convert.h"
+
+namespace rwkv::apps {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct KnownVocabulary {
+  int64_t tokens;
+  const char* file;
+};
+constexpr KnownVocabulary known_vocabularies[] = {{65536, "rwkv_vocab_v20230424.txt"},
+                                                  {50277, "20B_tokenizer.json"}};
+
+// Beside the programs: BUILD/share/rwkv for BUILD/apps/chat, PREFIX/share/rwkv for PREFIX/bin/rwkv-chat.
+fs::path share_directory() {
+  std::error_code ignored;
+  return fs::read_symlink("/proc/self/exe", ignored).parent_path().parent_path() / "share" / "rwkv";
+}
+
+// A model file begins with the length of a JSON header; a checkpoint is a zip archive or a pickle.
+bool is_container(const MappedFile& file) {
+  auto bytes = file.bytes();
+  return bytes.size() > 9 && static_cast<char>(bytes[8]) == '{';
+}
+
+MappedFile open_given(const std::string& path) {
+  std::error_code ignored;
+  std::string with_suffix = path + ".pth";
+  if (!fs::exists(path, ignored) && fs::exists(with_suffix, ignored)) return MappedFile::open(with_suffix);
+  return MappedFile::open(path);
+}
+
+ModelFile open_file(const ModelOptions& options, ProgressLine& progress) {
+  MappedFile file = open_given(options.model);
+  if (is_container(file)) return ModelFile::open(std::move(file));
+  Checkpoint checkpoint = Checkpoint::open(file.path());
+  ConvertOptions convert;
+  convert.strategy = options.strategy;
+  convert.threads = options.threads;
+  convert.vocabulary = find_vocabulary("", ModelCheckpoint(checkpoint).config().n_vocab);
+  convert.progress = [&](uint64_t done, uint64_t total) { progress.show("converting", done, total); };
+  return convert_in_memory(checkpoint, convert);
+}
+
+}  // namespace
+
+void add_model_options(CLI::App& app, ModelOptions& options, bool text) {
+  app.add_option("MODEL", options.model, "A file made by rwkv-convert, or a .pth checkpoint")->required();
+  app.add_option(
+      "--strategy", options.strategy,
+      "Device and precision of each layer, such as 'cpu fp32i8 *2 -> cpu bf16' (default: the file's)");
+  app.add_option("--threads", options.threads, "Threads (default: one per physical core)")
+      ->check(CLI::Range(1, 1024));
+  if (text) app.add_option("--vocab", options.vocabulary, "Vocabulary file, in place of the model file's");
+}
+
+std::shared_ptr<const Model> open_model(const ModelOptions& options) {
+  ProgressLine progress;
+  LoadOptions load;
+  load.strategy = options.strategy;
+  load.threads = options.threads;
+  load.progress = [&](const std::string& what, uint64_t done, uint64_t total) {
+    progress.show(what, done, total);
+  };
+  return Model::load(open_file(options, progress), load);
+}
+
+std::unique_ptr<Tokenizer> open_tokenizer(const Model& model, const ModelOptions& options) {
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (!options.vocabulary.empty()) {
+    MappedFile file = MappedFile::open(options.vocabulary);
+    tokenizer = make_tokenizer(file.bytes(), file.path());
+  } else if (auto bytes = model.file().vocabulary(); !bytes.empty()) {
+    tokenizer = make_tokenizer(bytes, model.file().file.path());
+  } else {
+    throw Error(fmt::format("{}: holds no vocabulary, so it cannot read or write text: give one with --vocab",
+                            model.file().file.path()));
+  }
+  if (tokenizer->size() > model.config().n_vocab) {
+    throw Error(
+        fmt::format("the vocabulary has ids up to {}, but the model has only {} tokens: give the model's "
+                    "own vocabulary with --vocab",
+                    tokenizer->size() - 1, model.config().n_vocab));
+  }
+  return tokenizer;
+}
+
+MappedFile find_vocabulary(const std::string& given, int64_t n_vocab) {
+  if (!given.empty()) return MappedFile::open(given);
+  for (const auto& known : known_vocabularies) {
+    fs::path path = share_directory() / known.file;
+    std::error_code ignored;
+    if (known.tokens == n_vocab && fs::exists(path, ignored)) return MappedFile::open(path.string());
+  }
+  return {};
+}
+
+}  // namespace rwkv::apps

@@ -1,0 +1,34 @@
+// The MODEL argument and the options that go with it.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+
+#include "model/model.h"
+#include "tokenizer/tokenizer.h"
+
+namespace rwkv::apps {
+
+struct ModelOptions {
+  std::string model;
+  std::string strategy;
+  std::string vocabulary;
+  int threads = 0;
+};
+
+/// MODEL, --strategy, --threads; with `text`, --vocab too.
+void add_model_options(CLI::App& app, ModelOptions& options, bool text);
+
+/// Opens a converted file, or a .pth (converted into memory first), with progress. NAME stands for NAME.pth
+/// too when only that exists.
+std::shared_ptr<const Model> open_model(const ModelOptions& options);
+
+/// The tokenizer of --vocab, or of the model file. Throws Error that says what to do when there is none.
+std::unique_ptr<Tokenizer> open_tokenizer(const Model& model, const ModelOptions& options);
+
+/// The vocabulary file for a checkpoint of `n_vocab` tokens: `given`, or the one installed with the programs
+/// for that size; empty when there is none.
+MappedFile find_vocabulary(const std::string& given, int64_t n_vocab);
+
+}  // namespace rwkv::apps

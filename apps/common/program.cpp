@@ -1,0 +1,110 @@
+#include "apps/common/program.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <new>
+
+#include "core/error.h"
+#include "core/mapped_file.h"
+#include "core/output_file.h"
+#include "core/version.h"
+
+namespace rwkv::apps {
+namespace {
+
+void write_text(const char* text) {
+  ssize_t ignored = write(STDERR_FILENO, text, std::strlen(text));
+  static_cast<void>(ignored);
+}
+
+// A page of a mapped file that is no longer there.
+void on_bus_error(int, siginfo_t* info, void*) {
+  OutputFile::remove_unfinished();
+  const char* path = MappedFile::path_at(info->si_addr);
+  write_text("error: ");
+  write_text(path == nullptr ? "memory" : path);
+  write_text(
+      ": was truncated or replaced while in use, or cannot be read; start again with the whole file\n");
+  _exit(exit_error);
+}
+
+// Ends as the signal would have, but leaves no unfinished files.
+void on_termination(int signal) {
+  OutputFile::remove_unfinished();
+  std::signal(signal, SIG_DFL);
+  raise(signal);
+}
+
+void install_handlers() {
+  struct sigaction action = {};
+  action.sa_sigaction = on_bus_error;
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGBUS, &action, nullptr);
+  struct sigaction ending = {};
+  ending.sa_handler = on_termination;
+  for (int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &ending, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit: the write fails instead
+}
+
+int fail(int status, std::string_view message) {
+  fmt::print(stderr, "error: {}\n", message);
+  return status;
+}
+
+int run_action(const std::function<void()>& action) {
+  try {
+    action();
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+      throw system_error("standard output", "write", errno == 0 ? EIO : errno);
+    }
+    return 0;
+  } catch (const UsageError& e) {
+    return fail(exit_usage, e.what());
+  } catch (const std::bad_alloc&) {
+    return fail(exit_error, "out of memory: close other programs, or use a smaller model or precision");
+  } catch (const std::exception& e) {
+    return fail(exit_error, e.what());
+  }
+}
+
+}  // namespace
+
+int run_program(int argc, char** argv, const Program& program, const std::function<void(CLI::App&)>& define,
+                const std::function<void()>& action) {
+  install_handlers();
+  CLI::App app(program.description, program.name);
+  app.set_version_flag("--version", std::string(program.name) + " " + version, "Print the version");
+  app.set_help_flag("-h,--help", "Print this help");
+  app.footer(std::string("Examples:\n") + program.examples);
+  app.get_formatter()->column_width(32);
+  define(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(e);
+    std::string message = e.what();
+    if (size_t end = message.find('\n'); end != std::string::npos) message.resize(end);
+    return fail(exit_usage, fmt::format("{}; see {} --help", message, program.name));
+  }
+  return run_action(action);
+}
+
+CLI::Validator finite_range(double low, double high) {
+  auto check = [low, high](const std::string& text) -> std::string {
+    double value = 0;
+    bool number = CLI::detail::lexical_cast(text, value) && std::isfinite(value);
+    if (number && value >= low && value <= high) return {};
+    if (std::isfinite(high)) return fmt::format("'{}' is not a number from {} to {}", text, low, high);
+    return fmt::format("'{}' is not a number from {} up", text, low);
+  };
+  return {check, fmt::format("{}..{}", low, std::isfinite(high) ? fmt::format("{}", high) : "")};
+}
+
+}  // namespace rwkv::apps
