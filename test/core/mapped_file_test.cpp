@@ -6,9 +6,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <vector>
 
 #include "test/core/unprivileged.h"
@@ -137,6 +139,31 @@ TEST_CASE("mapped file: an address tells the path while it is mapped") {
     CHECK(MappedFile::path_at(address) == directory / "a");
   }
   CHECK(MappedFile::path_at(address) == nullptr);
+}
+
+TEST_CASE("mapped file: a handler of SIGBUS learns which file was truncated while it was mapped") {
+  TemporaryDirectory directory;
+  write_file(directory / "file", std::string(100'000, 'x'));
+  static std::string expected;
+  expected = directory / "file";
+  MappedFile file = MappedFile::open(expected);
+  REQUIRE(truncate(expected.c_str(), 10) == 0);
+  pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    struct sigaction action {};
+    action.sa_flags = SA_SIGINFO;
+    action.sa_sigaction = [](int, siginfo_t* info, void*) {
+      const char* path = MappedFile::path_at(info->si_addr);
+      _exit(path != nullptr && path == expected ? 7 : 8);
+    };
+    sigaction(SIGBUS, &action, nullptr);
+    _exit(static_cast<int>(*static_cast<const volatile std::byte*>(&file.bytes()[99'999])) == 0 ? 9 : 10);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 7);
 }
 
 TEST_CASE("mapped file: more mappings than the registry holds are mapped all the same") {
