@@ -34,15 +34,8 @@ bool is_container(const MappedFile& file) {
   return bytes.size() > 9 && static_cast<char>(bytes[8]) == '{';
 }
 
-MappedFile open_given(const std::string& path) {
-  std::error_code ignored;
-  std::string with_suffix = path + ".pth";
-  if (!fs::exists(path, ignored) && fs::exists(with_suffix, ignored)) return MappedFile::open(with_suffix);
-  return MappedFile::open(path);
-}
-
 ModelFile open_file(const ModelOptions& options, ProgressLine& progress) {
-  MappedFile file = open_given(options.model);
+  MappedFile file = MappedFile::open(existing_checkpoint(options.model));
   if (is_container(file)) return ModelFile::open(std::move(file));
   Checkpoint checkpoint = Checkpoint::open(file.path());
   ConvertOptions convert;
@@ -94,6 +87,12 @@ std::unique_ptr<Tokenizer> open_tokenizer(const Model& model, const ModelOptions
                     tokenizer->size() - 1, model.config().n_vocab));
   }
   return tokenizer;
+}
+
+std::string existing_checkpoint(const std::string& path) {
+  std::error_code ignored;
+  std::string with_suffix = path + ".pth";
+  return !fs::exists(path, ignored) && fs::exists(with_suffix, ignored) ? with_suffix : path;
 }
 
 MappedFile find_vocabulary(const std::string& given, int64_t n_vocab) {

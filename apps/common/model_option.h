@@ -27,6 +27,9 @@ std::shared_ptr<const Model> open_model(const ModelOptions& options);
 /// The tokenizer of --vocab, or of the model file. Throws Error that says what to do when there is none.
 std::unique_ptr<Tokenizer> open_tokenizer(const Model& model, const ModelOptions& options);
 
+/// The path as given, or with .pth behind it when only that file exists.
+std::string existing_checkpoint(const std::string& path);
+
 /// The vocabulary file for a checkpoint of `n_vocab` tokens: `given`, or the one installed with the programs
 /// for that size; empty when there is none.
 MappedFile find_vocabulary(const std::string& given, int64_t n_vocab);
