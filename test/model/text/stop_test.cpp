@@ -213,10 +213,14 @@ TEST_CASE("stop: an impossible stop text is refused") {
 TEST_CASE("stop: nothing can follow the end of a reply") {
   StopMatcher stopped({"x"});
   CHECK(stopped.push("x").stopped);
+  CHECK(stopped.pending_tokens() == 0);
   CHECK(error_of([&] { stopped.push("y"); }) == "a token was pushed after the end of the reply");
   CHECK(error_of([&] { stopped.finish(); }) == "the reply was ended twice");
-  StopMatcher finished({"x"});
-  finished.finish();
+  StopMatcher finished({"xy"});
+  finished.push("x");
+  CHECK(finished.pending_tokens() == 1);
+  CHECK(finished.finish().shown == "x");
+  CHECK(finished.pending_tokens() == 0);
   CHECK(error_of([&] { finished.push("y"); }) == "a token was pushed after the end of the reply");
 }
 
