@@ -1,4 +1,6 @@
 // State files: saved conversations and trained initial states. model/FORMAT.md describes them.
+#include "model/state_file.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,7 +14,6 @@
 #include "core/version.h"
 #include "model/checkpoint/detect.h"
 #include "model/model.h"
-#include "model/state_file.h"
 
 namespace rwkv {
 namespace {
@@ -137,7 +138,7 @@ void check_kind(const TensorFileHeader& header, const std::string& path) {
   }
 }
 
-Session read_container(const MappedFile& file, std::shared_ptr<const Model> model) {
+Session read_container(const MappedFile& file, const std::shared_ptr<const Model>& model) {
   const Config& config = model->config();
   TensorFileHeader header = parse_tensor_file(file.bytes(), file.path());
   check_kind(header, file.path());
@@ -206,7 +207,7 @@ std::vector<std::vector<float>> read_checkpoint_states(const Checkpoint& checkpo
   return layers;
 }
 
-Session read_checkpoint(const std::string& path, std::shared_ptr<const Model> model) {
+Session read_checkpoint(const std::string& path, const std::shared_ptr<const Model>& model) {
   const Config& config = model->config();
   Checkpoint checkpoint = Checkpoint::open(path);
   auto layers = read_checkpoint_states(checkpoint);
@@ -267,7 +268,7 @@ void save_session(const std::string& path, const Session& session) {
   write_container(path, std::move(metadata), parts);
 }
 
-Session load_session(const std::string& path, std::shared_ptr<const Model> model, std::string* note) {
+Session load_session(const std::string& path, const std::shared_ptr<const Model>& model, std::string* note) {
   MappedFile file = MappedFile::open(path);
   bool container = file.bytes().size() > 9 && static_cast<char>(file.bytes()[8]) == '{';
   std::string source = std::filesystem::path(path).filename().string();
@@ -277,10 +278,10 @@ Session load_session(const std::string& path, std::shared_ptr<const Model> model
     bool initial = header.metadata_value("rwkv.version") == nullptr;
     if (const std::string* name = header.metadata_value("rwkv.source"); name != nullptr) source = *name;
     if (note != nullptr && initial) *note = note_for(source, config);
-    return read_container(file, std::move(model));
+    return read_container(file, model);
   }
   if (note != nullptr) *note = note_for(source, config);
-  return read_checkpoint(path, std::move(model));
+  return read_checkpoint(path, model);
 }
 
 StateShape convert_state(const Checkpoint& checkpoint, const std::string& path) {

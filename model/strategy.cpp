@@ -61,7 +61,7 @@ class Parser {
                     printable(text_), what));
   }
 
-  Segment segment(std::string_view text) const {
+  [[nodiscard]] Segment segment(std::string_view text) const {
     if (text.empty()) fail("a part between '->' is empty");
     Segment s;
     device(next_word(text), s);
