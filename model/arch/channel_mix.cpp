@@ -3,7 +3,7 @@
 namespace rwkv {
 
 void channel_mix(const ChannelMix& w, const Pass& pass) {
-  auto& [ops, state, s] = pass;
+  const auto& [ops, state, s] = pass;
   const Mix mixes[] = {{w.mix_k, s.mixed[0]}, {w.mix_r, s.mixed[1]}};
   ops.token_shift({s.x, w.norm, state.ffn_shift, s.normalized, mixes});
   const Product inner[] = {{s.mixed[1], w.receptance, s.receptance, Epilogue::sigmoid},

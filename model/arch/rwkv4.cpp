@@ -5,7 +5,7 @@
 namespace rwkv::rwkv4 {
 
 void forward(const Layer& w, const Pass& pass) {
-  auto& [ops, state, s] = pass;
+  const auto& [ops, state, s] = pass;
   const Mix mixes[] = {
       {w.att.time_mix_k, s.mixed[0]}, {w.att.time_mix_v, s.mixed[1]}, {w.att.time_mix_r, s.mixed[2]}};
   ops.token_shift({s.x, w.ln1, state.att_shift, s.normalized, mixes});

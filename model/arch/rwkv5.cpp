@@ -7,7 +7,7 @@
 namespace rwkv::rwkv5 {
 
 void forward(const Layer& w, const Pass& pass) {
-  auto& [ops, state, s] = pass;
+  const auto& [ops, state, s] = pass;
   size_t inputs = w.att.gate ? 4 : 3;
   const Mix mixes[] = {{w.att.time_mix_k, s.mixed[0]},
                        {w.att.time_mix_v, s.mixed[1]},

@@ -7,7 +7,7 @@ namespace {
 
 // The five inputs of time mixing: each is a token shift whose amount is a low-rank function of the first one.
 void data_dependent_shift(const Layer& w, const Pass& pass) {
-  auto& [ops, state, s] = pass;
+  const auto& [ops, state, s] = pass;
   const Mix mixes[] = {{w.att.time_maa_x, s.mixed[5]}};
   ops.token_shift({s.x, w.ln1, state.att_shift, s.normalized, mixes});
   const Product down[] = {{s.mixed[5], w.att.time_maa_w1, s.hidden[0], Epilogue::tanh}};
@@ -25,7 +25,7 @@ void data_dependent_shift(const Layer& w, const Pass& pass) {
 }  // namespace
 
 void forward(const Layer& w, const Pass& pass) {
-  auto& [ops, state, s] = pass;
+  const auto& [ops, state, s] = pass;
   data_dependent_shift(w, pass);
   const auto& [xw, xk, xv, xr, xg, unused] = s.mixed;
   const Product rkvg[] = {{xr, w.att.receptance, s.r},

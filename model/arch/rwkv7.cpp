@@ -6,7 +6,7 @@ namespace rwkv::rwkv7 {
 namespace {
 
 void time_mix(const Layer& w, const Pass& pass) {
-  auto& [ops, state, s] = pass;
+  const auto& [ops, state, s] = pass;
   const auto& [xr, xw, xk, xv, xa, xg] = s.mixed;
   const auto& [hw, ha, hv, hg] = s.hidden;
   bool first = !w.att.v1;  // the first layer's values are what the others mix in
@@ -31,7 +31,7 @@ void time_mix(const Layer& w, const Pass& pass) {
 }
 
 void channel_mix(const Layer& w, const Pass& pass) {
-  auto& [ops, state, s] = pass;
+  const auto& [ops, state, s] = pass;
   const Mix mixes[] = {{w.ffn.x_k, s.mixed[0]}};
   ops.token_shift({s.x, w.ln2, state.ffn_shift, s.normalized, mixes});
   const Product inner[] = {{s.mixed[0], w.ffn.key, s.ffn, Epilogue::relu_squared}};
