@@ -64,6 +64,7 @@ library := $(BUILD)/librwkv.a
 common := $(BUILD)/apps/common.a
 test_program := $(BUILD)/test/rwkv-test
 vocabulary := $(BUILD)/share/rwkv/rwkv_vocab_v20230424.txt
+vocabulary20b := $(BUILD)/share/rwkv/20B_tokenizer.json
 demo := $(BUILD)/demo.rwkv
 
 # --- Flags ---
@@ -101,7 +102,7 @@ installed = $(DESTDIR)$(PREFIX)/bin/$(patsubst rwkv-rwkv-%,rwkv-%,rwkv-$(notdir 
 install: all
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/rwkv' '$(DESTDIR)$(PREFIX)/share/doc/rwkv'
 	$(foreach p,$(programs),install -m 755 $(p) '$(call installed,$(p))' &&) :
-	if [ -e $(vocabulary) ]; then install -m 644 $(vocabulary) '$(DESTDIR)$(PREFIX)/share/rwkv/'; fi
+	install -m 644 $(wildcard $(vocabulary)) $(vocabulary20b) '$(DESTDIR)$(PREFIX)/share/rwkv/'
 	install -m 644 $(wildcard README.md) LICENSE '$(DESTDIR)$(PREFIX)/share/doc/rwkv/'
 
 uninstall:
@@ -121,7 +122,9 @@ $(BUILD)/setup.%: tools/setup
 	@CXX='$(CXX)' CXXFLAGS='$(CXXFLAGS)' tools/setup $*
 	@touch $@
 
-vocabulary: $(vocabulary)
+vocabulary: $(vocabulary) $(vocabulary20b)
+$(vocabulary20b): tokenizer/20B_tokenizer.json
+	@mkdir -p $(@D) && cp $< $@
 $(vocabulary): tools/setup $(if $(VOCAB),FORCE) | $(setup)
 	@tools/setup vocabulary $@ $(if $(VOCAB),'$(call quoted,$(VOCAB))')
 

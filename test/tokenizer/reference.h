@@ -72,7 +72,7 @@ inline const Tokenizer& world() {
 /// The 20B tokenizer, read once.
 inline const Tokenizer& bpe20b() {
   static const auto tokenizer =
-      make_tokenizer(read_file(data_path("tokenizer/20B_tokenizer.json")), "20B_tokenizer.json");
+      make_tokenizer(read_file(data_path("../../tokenizer/20B_tokenizer.json")), "20B_tokenizer.json");
   return *tokenizer;
 }
 
