@@ -8,11 +8,13 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "model/model_file.h"
 
 namespace rwkv {
 namespace {
 
 constexpr std::string_view original = "get the original .pth file";
+constexpr size_t max_header = 1 << 20;  // as much of a safetensors header as is searched
 
 struct Magic {
   size_t offset;
@@ -61,11 +63,21 @@ std::string describe_tar(std::string_view head) {
   return fmt::format("a tar archive (its first member is '{}'): unpack it first", printable(member));
 }
 
-bool is_safetensors(std::string_view head, size_t size) {
+/// The header of a safetensors file, JSON, or as much of it as is searched; empty for any other file.
+std::string_view safetensors_header(std::string_view file) {
   uint64_t length = 0;
-  if (head.size() < 10) return false;
-  std::memcpy(&length, head.data(), sizeof(length));
-  return length >= 2 && length <= size - 8 && head[8] == '{' && (head[9] == '"' || head[9] == '}');
+  if (file.size() < 10) return "";
+  std::memcpy(&length, file.data(), sizeof(length));
+  if (length < 2 || length > file.size() - 8 || file[8] != '{' || (file[9] != '"' && file[9] != '}'))
+    return "";
+  return file.substr(8, std::min<uint64_t>(length, max_header));
+}
+
+std::string describe_safetensors(std::string_view header) {
+  if (header.find(fmt::format("\"{}\"", model_format_key)) != std::string_view::npos) {
+    return "is converted already: use it as it is";
+  }
+  return fmt::format("a safetensors file, not a PyTorch checkpoint: {}", original);
 }
 
 /// Text has no control characters but white space. The end may cut a character of several bytes.
@@ -91,7 +103,8 @@ std::string describe_text(std::string_view head) {
 }  // namespace
 
 std::string describe_foreign_file(std::span<const std::byte> file) {
-  std::string_view head(reinterpret_cast<const char*>(file.data()), std::min<size_t>(file.size(), 512));
+  std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+  std::string_view head = text.substr(0, 512);
   if (head.empty()) return "the file is empty: copy or download it again";
   for (const Magic& magic : magics) {
     if (has_at(head, magic.offset, magic.bytes)) {
@@ -99,12 +112,7 @@ std::string describe_foreign_file(std::span<const std::byte> file) {
     }
   }
   if (has_at(head, 257, "ustar")) return describe_tar(head);
-  if (is_safetensors(head, file.size())) {
-    return fmt::format(
-        "a safetensors file, not a PyTorch checkpoint: if rwkv-convert made it, it is converted already; "
-        "else {}",
-        original);
-  }
+  if (auto header = safetensors_header(text); !header.empty()) return describe_safetensors(header);
   if (head.find_first_not_of('\0') == std::string_view::npos) {
     return "the file begins with zeros: an unfinished download, get it again";
   }

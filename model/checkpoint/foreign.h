@@ -8,7 +8,7 @@
 namespace rwkv {
 
 /// What stands in the file and what to do about it, for a message: "a GGUF model, not a PyTorch checkpoint:
-/// ...". Reads only the first few hundred bytes.
+/// ...". Reads at most the first megabyte.
 std::string describe_foreign_file(std::span<const std::byte> file);
 
 }  // namespace rwkv

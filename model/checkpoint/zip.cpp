@@ -276,7 +276,7 @@ void Archive::check_local_header(Record& record, const Directory& directory) con
   agrees &= matches(r.u32(), record.crc);
   uint64_t compressed = r.u32(), size = r.u32();
   uint16_t name_size = r.u16(), extra_size = r.u16();
-  if (name_size != record.name.size() || r.remaining() < name_size || r.text(name_size) != record.name) {
+  if (name_size != record.name.size() || r.text(name_size) != record.name) {
     fail(record, fmt::format("has another name in its local header at byte {}", record.local));
   }
   if (extra_size > r.remaining()) fail(record, "has an extra field that reaches beyond the records");

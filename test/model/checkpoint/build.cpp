@@ -90,12 +90,12 @@ std::string pickled_dict(const std::vector<std::pair<std::string, std::string>>&
 }
 std::string pickle_of(const std::string& value) { return "\x80\x02" + value + "."; }
 
-std::string pickled_storage(const TensorSpec& spec) {
+std::string pickled_storage(const PickledTensor& spec) {
   return pickled_tuple({pickled("storage"), pickled_global("torch", spec.storage), pickled(spec.key),
                         pickled("cpu"), pickled(spec.elements)}) +
          "Q";
 }
-std::string pickled_tensor(const TensorSpec& spec) {
+std::string pickled_tensor(const PickledTensor& spec) {
   return pickled_call(
       pickled_global("torch._utils", "_rebuild_tensor_v2"),
       {pickled_storage(spec), pickled(spec.offset), numbers(spec.sizes), numbers(spec.strides), "\x89",

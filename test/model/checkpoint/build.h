@@ -42,7 +42,7 @@ std::string pickled_dict(const std::vector<std::pair<std::string, std::string>>&
 /// PROTO 2, the value, STOP.
 std::string pickle_of(const std::string& value);
 
-struct TensorSpec {
+struct PickledTensor {
   int64_t elements = 6;  ///< of the storage
   std::vector<int64_t> sizes = {2, 3}, strides = {3, 1};
   int64_t offset = 0;
@@ -50,8 +50,8 @@ struct TensorSpec {
   std::string storage = "FloatStorage";
 };
 
-std::string pickled_storage(const TensorSpec& spec);
-std::string pickled_tensor(const TensorSpec& spec = {});
+std::string pickled_storage(const PickledTensor& spec);
+std::string pickled_tensor(const PickledTensor& spec = {});
 
 // --- Archives ---
 

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "core/tensor_file.h"
+#include "model/model_file.h"
 #include "test/model/checkpoint/build.h"
 #include "test/support.h"
 
@@ -24,6 +25,7 @@ std::string tar_with(const std::string& member) {
 TEST_CASE("a file of another kind is refused and named") {
   std::vector<TensorEntry> entries = {{"emb.weight", DType::f32, {1}, 0, 0}};
   std::string safetensors = make_tensor_file_header({{"format", "x"}}, entries) + std::string(64, '\0');
+  std::string converted = make_tensor_file_header({{model_format_key, model_format}}, entries);
   std::string no_metadata = le(uint64_t{2}) + "{}";
   const std::pair<std::string, const char*> cases[] = {
       {"", "the file is empty"},
@@ -34,8 +36,8 @@ TEST_CASE("a file of another kind is refused and named") {
       {"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
        "a Git-LFS pointer, not the file itself"},
       {"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"},
-      {safetensors,
-       "a safetensors file, not a PyTorch checkpoint: if rwkv-convert made it, it is converted already"},
+      {safetensors, "a safetensors file, not a PyTorch checkpoint: get the original .pth file"},
+      {converted, "is converted already: use it as it is"},
       {no_metadata, "a safetensors file"},
       {"GGUF\x03\0\0\0"s, "a GGUF model"},
       {"lmgg\x01\0\0\0"s, "a GGML model"},

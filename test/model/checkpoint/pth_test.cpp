@@ -114,7 +114,7 @@ TEST_CASE("what is no plain state dict is refused by name") {
   };
   for (const auto& [file, message] : cases) {
     std::string error = error_of([path = fixture(file)] { read_all(path); });
-    CHECK_MESSAGE(contains(error, message), file << ": " << error);
+    CHECK_MESSAGE(contains(error, message), error);
     CHECK(error.starts_with(fixture(file) + ": "));
   }
 }
@@ -259,9 +259,9 @@ TEST_CASE("records and offsets beyond 4 GiB are read in place") {
   constexpr int64_t half_tera = int64_t{1} << 38;  // elements of a record of 2^40 bytes
   TemporaryDirectory directory;
   std::string path = directory / "x.pth";
-  TensorSpec huge{.elements = half_tera + 2, .sizes = {half_tera + 1}, .strides = {1}, .offset = 1};
-  TensorSpec after{.elements = 3, .sizes = {3}, .strides = {1}, .key = "1"};
-  TensorSpec last = after;
+  PickledTensor huge{.elements = half_tera + 2, .sizes = {half_tera + 1}, .strides = {1}, .offset = 1};
+  PickledTensor after{.elements = 3, .sizes = {3}, .strides = {1}, .key = "1"};
+  PickledTensor last = after;
   last.key = "2";
   auto pickle = pickle_of(pickled_dict(
       {{"huge", pickled_tensor(huge)}, {"after", pickled_tensor(after)}, {"last", pickled_tensor(last)}}));
@@ -290,7 +290,7 @@ TEST_CASE("more than 65,535 records") {
   std::vector<std::pair<std::string, std::string>> entries;
   std::vector<std::string> storages;
   for (int i = 0; i < count; i++) {
-    TensorSpec spec{.elements = 1, .sizes = {}, .strides = {}, .key = std::to_string(i)};
+    PickledTensor spec{.elements = 1, .sizes = {}, .strides = {}, .key = std::to_string(i)};
     entries.emplace_back("t" + std::to_string(i), pickled_tensor(spec));
     storages.push_back(le(static_cast<float>(i)));
   }

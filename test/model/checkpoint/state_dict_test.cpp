@@ -200,6 +200,12 @@ TEST_CASE("an untyped storage gets its type from the tensor") {
                    "tensor 'x' is "s + name + " (torch.UntypedStorage)"));
   }
   CHECK(contains(tensor("}", "_rebuild_tensor_v2"), "tensor 'x' is bytes (torch.UntypedStorage)"));
+  auto odd = pickled_tuple({pickled("storage"), pickled_global("torch.storage", "UntypedStorage"),
+                            pickled("0"), pickled("cpu"), pickled(25)}) +
+             "Q";
+  auto odd_tensor = pickled_call(utils("_rebuild_tensor_v3"), {odd, pickled(0), ")", ")", "\x89", "N",
+                                                               pickled_global("torch", "float32")});
+  CHECK(contains(error_of_value(odd_tensor), "tensor 'x' is float32 (torch.UntypedStorage)"));
 }
 
 TEST_CASE("tensors with attributes are read, derived classes are refused") {

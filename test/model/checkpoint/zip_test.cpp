@@ -55,10 +55,10 @@ struct SimpleZip {
   uint16_t flags = 0, method = 0;
   uint32_t local_size = 9, local_compressed = 9, local_crc = 0xcbf43926;
   uint32_t size = 9, compressed = 9, local = 0;
-  std::string local_extra = {}, extra = {}, after = {}, name = "a/b";
+  std::string local_extra = {}, extra = {}, before = {}, after = {}, tail = {}, name = "a/b";
 
   [[nodiscard]] std::string bytes() const {
-    std::string bytes = "PK\x03\x04" + le(uint16_t{20}) + le(flags) + le(method) + le(uint32_t{0}) +
+    std::string bytes = before + "PK\x03\x04" + le(uint16_t{20}) + le(flags) + le(method) + le(uint32_t{0}) +
                         le(local_crc) + le(local_compressed) + le(local_size) +
                         le(static_cast<uint16_t>(name.size())) +
                         le(static_cast<uint16_t>(local_extra.size())) + name + local_extra + payload + after;
@@ -66,6 +66,7 @@ struct SimpleZip {
                           le(crc) + le(compressed) + le(size) + le(static_cast<uint16_t>(name.size())) +
                           le(static_cast<uint16_t>(extra.size())) + std::string(10, '\0') + le(local) + name +
                           extra;
+    central += tail;
     auto directory = static_cast<uint32_t>(bytes.size());
     return bytes + central + "PK\x05\x06" + le(uint32_t{0}) + le(uint16_t{1}) + le(uint16_t{1}) +
            le(static_cast<uint32_t>(central.size())) + le(directory) + le(uint16_t{0});
@@ -100,8 +101,9 @@ TEST_CASE("an archive of another writer, with and without what may follow a payl
         .flags = 8, .local_size = local, .local_compressed = local, .local_crc = local == 0 ? 0 : 0xcbf43926};
     std::string crc = le(z.crc), sizes = le(uint32_t{9}) + le(uint32_t{9}),
                 wide = le(uint64_t{9}) + le(uint64_t{9});
+    std::string signed_crc = "PK\x07\x08" + crc;
     for (const std::string& after :
-         {std::string(), crc + sizes, "PK\x07\x08" + crc + sizes, crc + wide, "PK\x07\x08" + crc + wide}) {
+         {std::string(), crc + sizes, signed_crc + sizes, crc + wide, signed_crc + wide}) {
       z.after = after;
       CHECK(error_of_zip(z.bytes()).empty());
       if (after.empty()) continue;
@@ -134,6 +136,7 @@ TEST_CASE("a compressed checkpoint is refused, however large it would become") {
 
 TEST_CASE("zip64 fields hold exactly what the entry lacks") {
   std::string nine = le(uint64_t{9}), zero = le(uint64_t{0});
+  std::string padded = std::string("FB\x01\0Z", 5) + zip64_block(nine);
   struct Case {
     uint32_t size, compressed, local;
     std::string extra;
@@ -143,7 +146,7 @@ TEST_CASE("zip64 fields hold exactly what the entry lacks") {
   for (const Case& c : std::initializer_list<Case>{
            {wide, wide, wide, zip64_block(nine + nine + zero), true},
            {9, 9, wide, zip64_block(zero), true},
-           {9, wide, 0, le(uint16_t{0x4246}) + le(uint16_t{1}) + "Z" + zip64_block(nine), true},
+           {9, wide, 0, padded, true},
            {wide, 9, 0, "", false},
            {wide, 9, 0, zip64_block(nine.substr(1)), false},
            {wide, 9, 0, zip64_block(nine + nine), false},
@@ -241,6 +244,7 @@ TEST_CASE("what the end of the archive says must fit it") {
   CHECK(contains(patched(&Zip::zip64_end, zip64_size, uint64_t{45}), "there is no zip64 end record at byte"));
   CHECK(contains(patched(&Zip::locator, 0, uint32_t{0}), "the central directory"));
   CHECK(contains(patched(&Zip::end, end_directory, uint32_t{7}), "disagree"));
+  CHECK(contains(patched(&Zip::end, end_directory_size, uint32_t{7}), "disagree"));
   CHECK(contains(patched(&Zip::zip64_end, zip64_directory, ~uint64_t{9}), "disagree"));
   std::string end = error_after([](std::string& bytes, const Zip& zip) {
     patch(bytes, zip.end + end_directory, uint32_t{0xffffffff});
@@ -320,9 +324,28 @@ TEST_CASE("records that overlap, leave gaps or lie elsewhere are refused") {
     patch(bytes, zip.centrals[0] + central_local, static_cast<uint32_t>(zip.directory - 29));
   });
   CHECK(contains(beyond, "is beyond the records"));
+  auto one_more = error_after([](std::string& bytes, const Zip& zip) {
+    for (uint64_t field : {central_compressed, central_size}) {
+      patch(bytes, zip.centrals[2] + field, static_cast<uint32_t>(zip.directory - zip.payloads[2] + 1));
+    }
+  });
+  CHECK(contains(one_more, "record 'a/three' of 22 bytes does not fit the file"));
   SimpleZip gap;
   gap.after = "?";
   CHECK(contains(error_of_zip(gap.bytes()), "record 'a/b' is followed by 1 bytes at byte"));
+  gap.flags = 8;
+  gap.after = le(gap.crc) + le(uint32_t{9}) + le(uint32_t{9}) + "?";
+  CHECK(contains(error_of_zip(gap.bytes()), "record 'a/b' is followed by 13 bytes at byte"));
+  SimpleZip prefix;
+  prefix.before = "#!/bin/sh\n";
+  prefix.local = 10;
+  CHECK(contains(error_of_zip(prefix.bytes()), "10 bytes stand before the first record"));
+  SimpleZip tail;
+  tail.tail = "?";
+  CHECK(contains(error_of_zip(tail.bytes()), "1 bytes follow the last directory entry"));
+  auto disk = error_after(
+      [](std::string& bytes, const Zip& zip) { patch(bytes, zip.centrals[1] + central_disk, uint16_t{1}); });
+  CHECK(contains(disk, "record 'a/two' lies on another disk"));
 
   // The directory may name two records for the same bytes.
   Zip zip = make_zip({{"a/b", "x"}, {"a/c", "x"}});
