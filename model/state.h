@@ -56,7 +56,7 @@ void save_session(const std::string& path, const Session& session);
 /// blocks.N.att.time_state, whose shifts are zero). Throws Error when it is of another shape or version, is
 /// damaged or holds NaN. `note` receives what a person should know: which orientation was used, a clash of
 /// names.
-Session load_session(const std::string& path, std::shared_ptr<const Model> model,
+Session load_session(const std::string& path, const std::shared_ptr<const Model>& model,
                      std::string* note = nullptr);
 
 /// The version that a file's name speaks of ("x060", "rwkv6", "RWKV-5", ...): 4 to 7, or 0.
