@@ -136,6 +136,7 @@ TEST_CASE("a compressed checkpoint is refused, however large it would become") {
 
 TEST_CASE("zip64 fields hold exactly what the entry lacks") {
   std::string nine = le(uint64_t{9}), zero = le(uint64_t{0});
+  std::string all = nine + nine + zero;
   std::string padded = std::string("FB\x01\0Z", 5) + zip64_block(nine);
   struct Case {
     uint32_t size, compressed, local;
@@ -144,7 +145,7 @@ TEST_CASE("zip64 fields hold exactly what the entry lacks") {
   };
   constexpr uint32_t wide = 0xffffffff;
   for (const Case& c : std::initializer_list<Case>{
-           {wide, wide, wide, zip64_block(nine + nine + zero), true},
+           {wide, wide, wide, zip64_block(all), true},
            {9, 9, wide, zip64_block(zero), true},
            {9, wide, 0, padded, true},
            {wide, 9, 0, "", false},
