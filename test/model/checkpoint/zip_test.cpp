@@ -317,8 +317,9 @@ TEST_CASE("records that overlap, leave gaps or lie elsewhere are refused") {
   };
   CHECK_FALSE(moved(1, 0).empty());
   auto grown = error_after([](std::string& bytes, const Zip& zip) {
-    for (uint64_t field : {central_compressed, central_size})
-      patch(bytes, zip.centrals[0] + field, uint32_t{60});
+    for (uint64_t field : {central_compressed, central_size}) {
+      patch(bytes, zip.centrals[0] + field, static_cast<uint32_t>(zip.locals[1] - zip.payloads[0] + 1));
+    }
   });
   CHECK(contains(grown, "record 'a/one' overlaps what begins at byte"));
   auto beyond = error_after([](std::string& bytes, const Zip& zip) {
