@@ -66,7 +66,7 @@ void CpuOps::do_reserve(const Limits& limits) {
   if (static_cast<size_t>(limits.product_inputs) > nonzero_.size()) {
     nonzero_.resize(static_cast<size_t>(limits.product_inputs));
   }
-  prepared_.reserve(16);
+  prepared_.reserve(static_cast<size_t>(limits.product_inputs / 64 + 1));  // a product has at least 64
 }
 
 template <class Function>

@@ -302,6 +302,8 @@ void strip_many(const PreparedProduct& p, int64_t output, int64_t vectors, float
   }
 }
 
+// Adding zero to a sum makes -0, which a product may underflow to, +0, whether or not zero inputs came after
+// it.
 template <class Format>
 void strips(const PreparedProduct& p, Range outputs, float* sums) {
   int64_t tokens = p.product->x.rows();
@@ -315,14 +317,14 @@ void strips(const PreparedProduct& p, Range outputs, float* sums) {
         strip_one<Format>(p, output, vectors, one);
       }
       for (int64_t v = 0; v < vectors; v++) {
-        finish(*p.product, 0, output + v * 16, std::min<int64_t>(16, width - v * 16), one[v]);
+        finish(*p.product, 0, output + v * 16, std::min<int64_t>(16, width - v * 16), add(one[v], set1(0)));
       }
       continue;
     }
     strip_many<Format>(p, output, vectors, sums);
     for (int64_t t = 0; t < tokens; t++) {
       for (int64_t v = 0; v < vectors; v++) {
-        Vec y = load(sums + t * rows_strip + v * 16);
+        Vec y = add(load(sums + t * rows_strip + v * 16), set1(0));
         finish(*p.product, t, output + v * 16, std::min<int64_t>(16, width - v * 16), y);
       }
     }

@@ -1,0 +1,83 @@
+// Matrix products: shapes, layouts, types, epilogues, several products in a call.
+#include <doctest/doctest.h>
+
+#include "test/ops/product_case.h"
+
+namespace rwkv::test {
+namespace {
+
+constexpr int64_t chunk_lengths[] = {1, 2, 3, 5, 11, 12, 13, 25, 64, 100};
+
+struct Shape {
+  int64_t outputs, inputs;
+};
+constexpr Shape shapes[] = {{1, 1},     {1, 7},     {7, 1},     {15, 16},  {16, 15},  {16, 16},
+                            {17, 17},   {31, 33},   {32, 64},   {33, 63},  {48, 65},  {63, 31},
+                            {64, 32},   {64, 64},   {65, 66},   {64, 128}, {80, 96},  {100, 100},
+                            {127, 129}, {128, 127}, {130, 200}, {192, 64}, {257, 70}, {5, 300},
+                            {300, 5},   {160, 320}, {0, 5},     {5, 0},    {20, 600}};
+
+}  // namespace
+
+void check_matmul(const Implementation& implementation, Layout layout, DType dtype) {
+  auto seed = static_cast<int64_t>(dtype) * 3 + static_cast<int64_t>(layout) * 5;
+  for (Shape shape : shapes) {
+    int64_t tokens = chunk_lengths[seed % std::size(chunk_lengths)];
+    Epilogue epilogue = epilogues[seed % std::size(epilogues)];
+    check_case(implementation, {{layout, dtype, shape.outputs, shape.inputs}, epilogue, tokens, seed++});
+  }
+  for (int64_t tokens : chunk_lengths) {
+    check_case(implementation, {{layout, dtype, 83, 70}, Epilogue::none, tokens, seed++});
+  }
+  check_case(implementation,
+             {{layout, dtype, 224, 260}, Epilogue::add, 100, seed});  // enough for all threads
+}
+
+void check_epilogues(const Implementation& implementation, Layout layout, DType dtype) {
+  int64_t seed = 7;
+  for (Epilogue epilogue : epilogues) {
+    for (int64_t tokens : {1, 5, 13}) {
+      check_case(implementation, {{layout, dtype, 37, 70}, epilogue, tokens, seed++});
+      check_case(implementation, {{layout, dtype, 64, 64}, epilogue, tokens, seed++});
+    }
+  }
+}
+
+void check_matmul_of_several(const Implementation& implementation) {
+  int64_t seed = 100;
+  for (int64_t tokens : {1, 2, 12, 25}) {
+    for (size_t count : {2, 3, 7, 20}) {
+      std::vector<ProductCase> cases;
+      for (size_t i = 0; i < count; i++, seed++) {
+        Shape shape = shapes[static_cast<size_t>(seed) % std::size(shapes)];
+        Layout layout =
+            implementation.layouts()[static_cast<size_t>(seed) / 3 % implementation.layouts().size()];
+        DType dtype = weight_types[seed % 4];
+        cases.emplace_back(MatrixLayout{layout, dtype, shape.outputs, shape.inputs}, epilogues[seed % 11],
+                           tokens, seed);
+      }
+      for (size_t d = 0; d < implementation.size(); d++) {
+        Bench bench = implementation[d];
+        std::vector<std::unique_ptr<OnDevice>> together;
+        std::vector<Product> products;
+        for (const ProductCase& c : cases) {
+          together.push_back(std::make_unique<OnDevice>(bench.device, c, Range{0, tokens}));
+          products.push_back(together.back()->product());
+        }
+        bench.ops.matmul(products);
+        for (size_t i = 0; i < count; i++) {
+          CAPTURE(bench.device.description());
+          CAPTURE(tokens);
+          CAPTURE(i);
+          CHECK(same_bits(together[i]->result(), run_alone(bench, cases[i], {0, tokens})));
+        }
+      }
+    }
+  }
+  // None, and none of a token.
+  implementation[0].ops.matmul({});
+  ProductCase empty({implementation.layouts()[0], DType::f32, 20, 30}, Epilogue::add, 0, 1);
+  CHECK(run_alone(implementation[0], empty, {0, 0}).empty());
+}
+
+}  // namespace rwkv::test

@@ -1,0 +1,82 @@
+// What every implementation of the operators must do: correct results (test/reference.h), the same bits for
+// any division of the tokens into chunks and on every device of the implementation, no write beyond the
+// outputs. Each function makes assertions of doctest.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "ops/device.h"
+#include "test/ops/device_tensor.h"
+#include "test/reference.h"
+
+namespace rwkv::test {
+
+/// Devices that must compute the same bits, such as one for each number of threads, with operators on each.
+class Implementation {
+ public:
+  /// `layouts`: those that weights of these devices may have.
+  Implementation(std::vector<std::unique_ptr<Device>> devices, std::vector<Layout> layouts);
+
+  struct Bench {
+    Device& device;
+    Ops& ops;
+  };
+  [[nodiscard]] size_t size() const { return devices_.size(); }
+  [[nodiscard]] Bench operator[](size_t i) const { return {*devices_[i], *ops_[i]}; }
+  [[nodiscard]] const std::vector<Layout>& layouts() const { return layouts_; }
+
+ private:
+  std::vector<std::unique_ptr<Device>> devices_;
+  std::vector<std::unique_ptr<Ops>> ops_;
+  std::vector<Layout> layouts_;
+};
+using Bench = Implementation::Bench;
+
+/// An operator as it goes from token to token, perhaps with a state.
+struct Sequence {
+  int64_t tokens = 0;
+  std::vector<float> state;  ///< before the first token
+  /// Runs some of the tokens: gives their outputs, token after token, and replaces the state.
+  std::function<std::vector<float>(Bench, Range, std::vector<float>&)> run;
+  /// One token's outputs and the state after it.
+  std::function<Step(int64_t token, Floats state)> expected;
+};
+
+/// Compares each token with the formula, then chunks of other lengths and other devices bit by bit.
+void check_sequence(const Implementation& implementation, const Sequence& sequence);
+
+/// For `run`: the output's values, after a look at the memory around it and at the inputs.
+std::vector<float> finish(const DeviceTensor& out, std::initializer_list<const DeviceTensor*> inputs);
+/// The rows of a dense matrix that belong to some tokens.
+std::vector<float> rows_of(Floats matrix, int64_t width, Range tokens);
+
+void check_embed(const Implementation& implementation);
+void check_layer_norm(const Implementation& implementation);
+void check_token_shift(const Implementation& implementation);
+
+/// Many shapes, places, chunk lengths, with an epilogue each.
+void check_matmul(const Implementation& implementation, Layout layout, DType dtype);
+/// All epilogues.
+void check_epilogues(const Implementation& implementation, Layout layout, DType dtype);
+/// Several products in one call, of different layouts, types and shapes.
+void check_matmul_of_several(const Implementation& implementation);
+/// The smallest and largest numbers of each type; infinities and NaN.
+void check_matmul_extremes(const Implementation& implementation);
+/// exp, tanh, sigmoid, silu over the whole range of floats.
+void check_functions(const Implementation& implementation);
+
+void check_wkv4(const Implementation& implementation);
+void check_wkv5(const Implementation& implementation);
+void check_wkv6(const Implementation& implementation);
+void check_wkv7(const Implementation& implementation);
+
+/// After reserve() no operator allocates memory of the host.
+void check_allocations(const Implementation& implementation);
+
+}  // namespace rwkv::test
