@@ -102,7 +102,8 @@ installed = $(DESTDIR)$(PREFIX)/bin/$(patsubst rwkv-rwkv-%,rwkv-%,rwkv-$(notdir 
 install: all
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/rwkv' '$(DESTDIR)$(PREFIX)/share/doc/rwkv'
 	$(foreach p,$(programs),install -m 755 $(p) '$(call installed,$(p))' &&) :
-	install -m 644 $(wildcard $(vocabulary)) $(vocabulary20b) '$(DESTDIR)$(PREFIX)/share/rwkv/'
+	if [ -e $(vocabulary) ]; then install -m 644 $(vocabulary) '$(DESTDIR)$(PREFIX)/share/rwkv/'; fi
+	install -m 644 $(vocabulary20b) '$(DESTDIR)$(PREFIX)/share/rwkv/'
 	install -m 644 $(wildcard README.md) LICENSE '$(DESTDIR)$(PREFIX)/share/doc/rwkv/'
 
 uninstall:

@@ -113,9 +113,10 @@ TEST_CASE("what is no plain state dict is refused by name") {
       {"no_checksums.pth", "if the file was saved without checksums, --no-crc reads it"},
   };
   for (const auto& [file, message] : cases) {
-    std::string error = error_of([path = fixture(file)] { read_all(path); });
+    std::string path = fixture(file);
+    std::string error = error_of([&path] { read_all(path); });
     CHECK_MESSAGE(contains(error, message), error);
-    CHECK(error.starts_with(fixture(file) + ": "));
+    CHECK(error.starts_with(path + ": "));
   }
 }
 
