@@ -53,6 +53,9 @@ inline TensorSpec vector_spec(std::string name, int64_t size, Transform transfor
 inline TensorSpec matrix_spec(std::string name, int64_t outputs, int64_t inputs) {
   return {.name = std::move(name), .role = Role::matrix, .rows = outputs, .cols = inputs};
 }
+inline TensorSpec rows_spec(std::string name, int64_t outputs, int64_t inputs) {
+  return {.name = std::move(name), .role = Role::rows, .rows = outputs, .cols = inputs};
+}
 inline TensorSpec low_rank_spec(std::string name, int64_t outputs, int64_t inputs) {
   return {
       .name = std::move(name), .role = Role::low_rank, .rows = outputs, .cols = inputs, .transposed = true};

@@ -35,13 +35,15 @@ constexpr int64_t rows_depth = 256;  ///< inputs of such a pass with several tok
 template <int blocks, int tokens>
 using Sums = Vec[blocks][tokens];
 
-struct F32Blocks {
-  static constexpr int64_t inputs = 1, bytes = 64;
+// One input a step.
+template <int64_t step_bytes, Vec (*load_line)(const std::byte*)>
+struct SingleBlocks {
+  static constexpr int64_t inputs = 1, bytes = step_bytes;
   template <int blocks, int tokens>
   static void step(Sums<blocks, tokens>& sums, const std::byte* w, int64_t block_bytes, const std::byte* x,
                    int64_t x_stride, int64_t k) {
     for (int b = 0; b < blocks; b++) {
-      Vec weights = load(reinterpret_cast<const float*>(w + b * block_bytes));
+      Vec weights = load_line(w + b * block_bytes);
       for (int t = 0; t < tokens; t++) {
         Vec input = set1(reinterpret_cast<const float*>(x + t * x_stride)[k]);
         sums[b][t] = fma(weights, input, sums[b][t]);
@@ -49,21 +51,10 @@ struct F32Blocks {
     }
   }
 };
-
-struct F16Blocks {
-  static constexpr int64_t inputs = 1, bytes = 32;
-  template <int blocks, int tokens>
-  static void step(Sums<blocks, tokens>& sums, const std::byte* w, int64_t block_bytes, const std::byte* x,
-                   int64_t x_stride, int64_t k) {
-    for (int b = 0; b < blocks; b++) {
-      Vec weights = load_f16(w + b * block_bytes);
-      for (int t = 0; t < tokens; t++) {
-        Vec input = set1(reinterpret_cast<const float*>(x + t * x_stride)[k]);
-        sums[b][t] = fma(weights, input, sums[b][t]);
-      }
-    }
-  }
-};
+Vec load_f32_line(const std::byte* p) { return load(reinterpret_cast<const float*>(p)); }
+Vec load_f16_line(const std::byte* p) { return load_f16(p); }
+using F32Blocks = SingleBlocks<64, load_f32_line>;
+using F16Blocks = SingleBlocks<32, load_f16_line>;
 
 // Two inputs a line, the second one first: the order of the instruction for bf16 pairs.
 struct BF16Blocks {
@@ -223,23 +214,18 @@ void matmul_blocks(const PreparedProduct& p, Range range) {
   }
 }
 
-// Weight formats of cpu_rows. load(row, output) gives 16 weights; the row's input is multiplied by scale(row,
-// output) first, which is 1 but for int8.
+// Weight formats of cpu_rows. load(row, outputs, output) gives 16 weights, scaled(row,
+// output, x) the input that they are multiplied with: for int8, x times their scale.
 
-struct F32Rows {
-  static Vec load(const std::byte* row, int64_t, int64_t output) {
-    return ISA::load(reinterpret_cast<const float*>(row) + output);
-  }
+template <int64_t element, Vec (*load_line)(const std::byte*)>
+struct PlainRows {
+  static Vec load(const std::byte* row, int64_t, int64_t output) { return load_line(row + output * element); }
   static Vec scaled(const std::byte*, int64_t, float x) { return set1(x); }
 };
-struct F16Rows {
-  static Vec load(const std::byte* row, int64_t, int64_t output) { return load_f16(row + output * 2); }
-  static Vec scaled(const std::byte*, int64_t, float x) { return set1(x); }
-};
-struct BF16Rows {
-  static Vec load(const std::byte* row, int64_t, int64_t output) { return load_bf16(row + output * 2); }
-  static Vec scaled(const std::byte*, int64_t, float x) { return set1(x); }
-};
+Vec load_bf16_line(const std::byte* p) { return load_bf16(p); }
+using F32Rows = PlainRows<4, load_f32_line>;
+using F16Rows = PlainRows<2, load_f16_line>;
+using BF16Rows = PlainRows<2, load_bf16_line>;
 struct I8Rows {
   static Vec load(const std::byte* row, int64_t outputs, int64_t output) {
     int64_t scales = ((outputs + scale_group - 1) / scale_group * 2 + 63) / 64 * 64;

@@ -1,7 +1,5 @@
 #include "model/arch/rwkv4.h"
 
-#include "model/arch/channel_mix.h"
-
 namespace rwkv::rwkv4 {
 
 void forward(const Layer& w, const Pass& pass) {
@@ -16,7 +14,7 @@ void forward(const Layer& w, const Pass& pass) {
   ops.wkv4({s.r, s.k, s.v, w.att.time_decay, w.att.time_first, state.att, s.out});
   const Product output[] = {{s.out, w.att.output, s.x, Epilogue::add}};
   ops.matmul(output);
-  channel_mix({w.ln2, w.ffn.time_mix_k, w.ffn.time_mix_r, w.ffn.receptance, w.ffn.key, w.ffn.value}, pass);
+  channel_mix(w.ffn, w.ln2, pass);
 }
 
 }  // namespace rwkv::rwkv4

@@ -1,6 +1,7 @@
 // RWKV-4 (arXiv 2305.13048).
 #pragma once
 
+#include "model/arch/channel_mix.h"
 #include "model/arch/pass.h"
 #include "model/weights.h"
 
@@ -13,10 +14,7 @@ struct Layer {
     Tensor time_decay, time_first;              // [A]
     Tensor receptance, key, value, output;
   } att;
-  struct {
-    Tensor time_mix_k, time_mix_r;
-    Tensor receptance, key, value;
-  } ffn;
+  ChannelMix ffn;
 };
 
 template <class Visit>
@@ -32,13 +30,7 @@ void for_each_tensor(Layer& w, const Config& c, int64_t, Visit visit) {
   visit(vector_spec("att.time_first", c.n_att), w.att.time_first);
   visit(matrix_spec("att.output.weight", c.n_embd, c.n_att), w.att.output);
   for_each_norm(w.ln2, "ln2", c.n_embd, visit);
-  visit(vector_spec("ffn.time_mix_k", c.n_embd, Transform::one_minus), w.ffn.time_mix_k);
-  visit(vector_spec("ffn.time_mix_r", c.n_embd, Transform::one_minus), w.ffn.time_mix_r);
-  visit(matrix_spec("ffn.receptance.weight", c.n_embd, c.n_embd), w.ffn.receptance);
-  visit(matrix_spec("ffn.key.weight", c.n_ffn, c.n_embd), w.ffn.key);
-  TensorSpec value = matrix_spec("ffn.value.weight", c.n_embd, c.n_ffn);
-  value.role = Role::rows;
-  visit(value, w.ffn.value);
+  for_each_tensor(w.ffn, c, "time_mix_", Transform::one_minus, visit);
 }
 
 void forward(const Layer& w, const Pass& pass);

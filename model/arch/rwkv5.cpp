@@ -2,8 +2,6 @@
 
 #include <span>
 
-#include "model/arch/channel_mix.h"
-
 namespace rwkv::rwkv5 {
 
 void forward(const Layer& w, const Pass& pass) {
@@ -23,7 +21,7 @@ void forward(const Layer& w, const Pass& pass) {
             state.att, s.out});
   const Product output[] = {{s.out, w.att.output, s.x, Epilogue::add}};
   ops.matmul(output);
-  channel_mix({w.ln2, w.ffn.time_mix_k, w.ffn.time_mix_r, w.ffn.receptance, w.ffn.key, w.ffn.value}, pass);
+  channel_mix(w.ffn, w.ln2, pass);
 }
 
 }  // namespace rwkv::rwkv5

@@ -1,7 +1,5 @@
 #include "model/arch/rwkv6.h"
 
-#include "model/arch/channel_mix.h"
-
 namespace rwkv::rwkv6 {
 namespace {
 
@@ -39,7 +37,7 @@ void forward(const Layer& w, const Pass& pass) {
   ops.wkv5({s.r, s.k, s.v, s.decay, w.att.time_faaaa, w.att.ln_x, s.gate, state.att, s.out});
   const Product output[] = {{s.out, w.att.output, s.x, Epilogue::add}};
   ops.matmul(output);
-  channel_mix({w.ln2, w.ffn.time_maa_k, w.ffn.time_maa_r, w.ffn.receptance, w.ffn.key, w.ffn.value}, pass);
+  channel_mix(w.ffn, w.ln2, pass);
 }
 
 }  // namespace rwkv::rwkv6

@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "model/arch/channel_mix.h"
 #include "model/arch/pass.h"
 #include "model/weights.h"
 
@@ -25,10 +26,7 @@ struct Layer {
     Norm ln_x;
     Tensor time_state;
   } att;
-  struct {
-    Tensor time_maa_k, time_maa_r;
-    Tensor receptance, key, value;
-  } ffn;
+  ChannelMix ffn;
 };
 
 template <class Visit>
@@ -55,13 +53,7 @@ void for_each_tensor(Layer& w, const Config& c, int64_t, Visit visit) {
   if (c.has_time_state) visit(time_state_spec(c), w.att.time_state);
   visit(matrix_spec("att.output.weight", c.n_embd, c.n_att), w.att.output);
   for_each_norm(w.ln2, "ln2", c.n_embd, visit);
-  visit(vector_spec("ffn.time_maa_k", c.n_embd), w.ffn.time_maa_k);
-  visit(vector_spec("ffn.time_maa_r", c.n_embd), w.ffn.time_maa_r);
-  visit(matrix_spec("ffn.receptance.weight", c.n_embd, c.n_embd), w.ffn.receptance);
-  visit(matrix_spec("ffn.key.weight", c.n_ffn, c.n_embd), w.ffn.key);
-  TensorSpec value = matrix_spec("ffn.value.weight", c.n_embd, c.n_ffn);
-  value.role = Role::rows;
-  visit(value, w.ffn.value);
+  for_each_tensor(w.ffn, c, "time_maa_", Transform::none, visit);
 }
 
 void forward(const Layer& w, const Pass& pass);

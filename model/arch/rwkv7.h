@@ -59,9 +59,7 @@ void for_each_tensor(Layer& w, const Config& c, int64_t index, Visit visit) {
   for_each_norm(w.ln2, "ln2", c.n_embd, visit);
   visit(vector_spec("ffn.x_k", c.n_embd), w.ffn.x_k);
   visit(matrix_spec("ffn.key.weight", c.n_ffn, c.n_embd), w.ffn.key);
-  TensorSpec value = matrix_spec("ffn.value.weight", c.n_embd, c.n_ffn);
-  value.role = Role::rows;
-  visit(value, w.ffn.value);
+  visit(rows_spec("ffn.value.weight", c.n_embd, c.n_ffn), w.ffn.value);
 }
 
 void forward(const Layer& w, const Pass& pass);
