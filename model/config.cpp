@@ -5,6 +5,7 @@
 #include <array>
 
 #include "core/error.h"
+#include "ops/ops.h"
 
 namespace rwkv {
 namespace {
@@ -14,7 +15,6 @@ constexpr std::array<std::string_view, 6> version_names = {"4", "5.0", "5.1", "5
 // Far above any model, low enough that products of two sizes and an element size never overflow.
 constexpr int64_t max_size = int64_t{1} << 26;
 constexpr int64_t max_layers = 4096;
-constexpr int64_t max_head = 256;
 
 }  // namespace
 
@@ -39,9 +39,9 @@ void check_config(const Config& c, const std::string& what) {
                             c.n_layer, c.n_embd, c.n_att, c.n_ffn, c.n_vocab));
   }
   if (c.version == Version::v4) return;
-  if (c.head_size < 1 || c.head_size > max_head || c.n_att % c.head_size != 0) {
+  if (c.head_size < 1 || c.head_size > max_head_size || c.n_att % c.head_size != 0) {
     throw Error(fmt::format("{}: width {} is not divisible into heads of size {} (1 to {})", what, c.n_att,
-                            c.head_size, max_head));
+                            c.head_size, max_head_size));
   }
 }
 

@@ -4,7 +4,7 @@
 // the inputs follow each other, for all 16 outputs at once, so that a vector register holds one input's (or
 // two's, or four's) weights of 16 outputs and a product needs no horizontal sum:
 //   fp32   [inputs][16]
-//   fp16   [inputs][16]
+//   fp16   [inputs][16]                         padded to 64 bytes
 //   bf16   [inputs / 2][16][2]                  inputs padded with a zero to an even number
 //   int8   [inputs / 64] of { bf16 scales [2][16], int8 [16][16][4] }
 //          inputs padded with zeros to a multiple of 64; scale [g][row] belongs to 32 inputs of one row

@@ -30,6 +30,17 @@ void check(const char* op, std::initializer_list<Expected> expected) {
   }
 }
 
+// The state of a recurrence, [heads, N, N], and the width that its heads must make up.
+void check_heads(const char* op, const Tensor& state, int64_t width) {
+  int64_t heads = state.sizes[0], head_size = state.sizes[1];
+  if (heads < 1 || head_size < 1 || head_size > max_head_size || heads * head_size != width) {
+    throw Error(
+        fmt::format("{}: the state has {} heads of {} channels, which must be {} channels together and "
+                    "at most {} each",
+                    op, heads, head_size, width, max_head_size));
+  }
+}
+
 void check_matrix(const Product& p) {
   bool known = p.weight.data != nullptr && p.weight.rank == 2 && p.weight.layout != Layout::plain &&
                (p.weight.dtype == DType::f32 || p.weight.dtype == DType::f16 ||
@@ -138,7 +149,7 @@ void Ops::wkv5(const Wkv5& w) {
     check("wkv5", {{"decay", w.decay, {width}}});
   }
   if (w.gate) check("wkv5", {{"gate", w.gate, {tokens, width}}});
-  if (heads * head_size != width) throw Error("wkv5: the heads of the state do not make up its width");
+  check_heads("wkv5", w.state, width);
   do_wkv5(w);
 }
 
@@ -157,10 +168,10 @@ void Ops::wkv7(const Wkv7& w) {
                  {"bias", w.norm.bias, {width}},
                  {"state", w.state, {heads, head_size, head_size}},
                  {"out", w.out, {tokens, width}}});
-  if (w.v_first) {
+  if (w.v_first || w.v_gate) {
     check("wkv7", {{"v_first", w.v_first, {tokens, width}}, {"v_gate", w.v_gate, {tokens, width}}});
   }
-  if (heads * head_size != width) throw Error("wkv7: the heads of the state do not make up its width");
+  check_heads("wkv7", w.state, width);
   do_wkv7(w);
 }
 

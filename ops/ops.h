@@ -5,7 +5,8 @@
 // a chunk, D the width of the residual stream, A the width of time mixing (H heads of N channels), F the
 // hidden width of channel mixing. Unless said otherwise tensors are fp32 in the plain layout with dense rows,
 // an output overlaps no input, and sums run in an order that depends neither on T nor on the number of
-// threads: a token's results are the same bits in a chunk of any length.
+// threads: a token's results are the same bits in a chunk of any length. Infinities and NaN go through as the
+// formulas say; numbers below the smallest normal one of fp32 (1.2e-38) may be taken as zero.
 //
 // Formulas follow the reference implementation (pip package rwkv 0.8.32, model.py) and the papers on RWKV-4
 // (arXiv 2305.13048), Eagle and Finch (5 and 6, arXiv 2404.05892) and Goose (7, arXiv 2503.14456).
@@ -21,6 +22,9 @@ namespace rwkv {
 /// Epsilons of the reference implementation.
 constexpr float layer_norm_epsilon = 1e-5f;
 constexpr float group_norm_epsilon = 64e-5f;
+
+/// Channels of a head (N) that the recurrences can have.
+constexpr int64_t max_head_size = 256;
 
 /// normalize(x) = (x - mean(x)) / sqrt(variance(x) + epsilon) * weight + bias, over the last dimension.
 struct Norm {
@@ -128,7 +132,8 @@ class Ops {
 
   /// All products, in any order; none may read what another one writes. T is the same for all. Inputs are
   /// rounded to bf16 for bf16 weights and otherwise stay fp32; products of fp16 and int8 weights are made
-  /// with the widened weights. Sums are fp32.
+  /// with the widened weights. Sums are fp32. Weights must be finite: those of an input that is zero may not
+  /// be read.
   void matmul(std::span<const Product> products);
 
   void wkv4(const Wkv4& wkv);

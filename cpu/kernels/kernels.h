@@ -51,9 +51,6 @@ struct Kernels {
   void (*wkv7)(const Wkv7& wkv, Range heads);
 };
 
-/// The largest head size of the recurrences.
-constexpr int64_t max_head_size = 256;
-
 namespace scalar {
 extern const Kernels kernels;
 }
