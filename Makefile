@@ -93,9 +93,7 @@ check: $(objects) | $(BUILD)/setup.check
 	  $(MAKE) --no-print-directory --keep-going tidy && exit $$status
 
 chat: $(BUILD)/apps/chat $(if $(MODEL),,$(demo)) | vocabulary
-	@$(if $(MODEL),,echo 'This is a demo model of 2.5 million parameters, trained to answer questions about this software.' >&2; \
-	  echo 'To talk to a real RWKV checkpoint: make chat MODEL=/path/to/model.pth' >&2;) \
-	$(BUILD)/apps/chat $(if $(MODEL),'$(call quoted,$(MODEL))',$(demo)) $(ARGS)
+	@$(BUILD)/apps/chat $(if $(MODEL),'$(call quoted,$(MODEL))',$(demo)) $(ARGS)
 
 # rwkv-NAME for every program, whether or not its own name begins so.
 installed = $(DESTDIR)$(PREFIX)/bin/$(patsubst rwkv-rwkv-%,rwkv-%,rwkv-$(notdir $(1)))

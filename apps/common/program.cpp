@@ -1,5 +1,6 @@
 #include "apps/common/program.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -8,6 +9,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <iostream>
 #include <new>
 
 #include "core/error.h"
@@ -53,9 +55,26 @@ void install_handlers() {
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit: the write fails instead
 }
 
+// A file that is opened later must not pass for a standard stream that was closed.
+void reserve_standard_streams() {
+  for (int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(stream, F_GETFD) != -1) continue;
+    // The lowest free number is this one. Reading finds the end; writing to standard output fails, as it
+    // should.
+    static_cast<void>(open("/dev/null", stream == STDERR_FILENO ? O_WRONLY : O_RDONLY));
+  }
+}
+
 int fail(int status, std::string_view message) {
-  fmt::print(stderr, "error: {}\n", message);
+  write_text(fmt::format("error: {}\n", message).c_str());
   return status;
+}
+
+// --help and --version.
+int print_and_exit(const CLI::App& app, const CLI::ParseError& request) {
+  int status = app.exit(request);
+  std::cout.flush();
+  return std::cout ? status : fail(exit_error, "standard output: cannot be written");
 }
 
 int run_action(const std::function<void()>& action) {
@@ -78,6 +97,7 @@ int run_action(const std::function<void()>& action) {
 
 int run_program(int argc, char** argv, const Program& program, const std::function<void(CLI::App&)>& define,
                 const std::function<void()>& action) {
+  reserve_standard_streams();
   install_handlers();
   CLI::App app(program.description, program.name);
   app.set_version_flag("--version", std::string(program.name) + " " + version, "Print the version");
@@ -88,7 +108,7 @@ int run_program(int argc, char** argv, const Program& program, const std::functi
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(e);
+    if (e.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return print_and_exit(app, e);
     std::string message = e.what();
     if (size_t end = message.find('\n'); end != std::string::npos) message.resize(end);
     return fail(exit_usage, fmt::format("{}; see {} --help", message, program.name));

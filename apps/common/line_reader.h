@@ -1,0 +1,42 @@
+// Lines from a person, with editing and history, or from a pipe or file.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+namespace rwkv::apps {
+
+enum class Input {
+  line,
+  too_long,     ///< a line longer than max_line_bytes was skipped
+  interrupted,  ///< Ctrl-C (catch_interrupts must have been called); what was typed is gone
+  end,
+};
+
+constexpr size_t max_line_bytes = size_t{64} << 20;
+
+class LineReader {
+ public:
+  LineReader() = default;
+  LineReader(const LineReader&) = delete;
+  LineReader& operator=(const LineReader&) = delete;
+  virtual ~LineReader() = default;
+
+  /// Waits for the next line, without its newline. The last one needs no newline. Throws Error when standard
+  /// input cannot be read.
+  virtual Input read(std::string& line) = 0;
+};
+
+/// Lines from standard input as they are.
+std::unique_ptr<LineReader> make_pipe_reader();
+
+/// Lines typed on a terminal, which must be both standard input and output. The prompt is shown in front, in
+/// bold with `colour`. A signal that ends or stops the program leaves the terminal as it was. There may be
+/// only one at a time.
+std::unique_ptr<LineReader> make_terminal_reader(const std::string& prompt, bool colour);
+
+/// All of standard input. Throws Error when it cannot be read or is longer than max_line_bytes.
+std::string read_all_input();
+
+}  // namespace rwkv::apps

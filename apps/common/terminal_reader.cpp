@@ -1,0 +1,179 @@
+#include <histedit.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <clocale>
+#include <csignal>
+#include <cstdio>
+
+#include "apps/common/interrupt.h"
+#include "apps/common/line_reader.h"
+#include "core/error.h"
+#include "tokenizer/utf8.h"
+
+namespace rwkv::apps {
+namespace {
+
+constexpr int history_lines = 1000;
+constexpr char prompt_escape = '\1';
+
+// What the handlers need.
+termios original_mode;
+std::atomic<bool> stop_wanted{false}, size_changed{false};
+constexpr std::array ending_signals = {SIGTERM, SIGHUP, SIGQUIT};
+std::array<struct sigaction, ending_signals.size()> previous_actions;
+
+void on_stop(int) {
+  stop_wanted = true;
+  wake_reader();
+}
+
+void on_new_size(int) {
+  size_changed = true;
+  wake_reader();
+}
+
+// The terminal as it was, then what the signal does otherwise.
+void on_end(int signal) {
+  tcsetattr(STDIN_FILENO, TCSANOW, &original_mode);
+  for (size_t i = 0; i < ending_signals.size(); i++) {
+    if (ending_signals[i] == signal) sigaction(signal, &previous_actions[i], nullptr);
+  }
+  raise(signal);
+}
+
+void set_handler(int signal, void (*handler)(int), struct sigaction* previous = nullptr) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  sigaction(signal, &action, previous);
+}
+
+class TerminalReader final : public LineReader {
+ public:
+  TerminalReader(const std::string& prompt, bool colour)
+      : prompt_(colour ? "\1\x1b[1m\1" + prompt + "\1\x1b[0m\1 " : prompt + " ") {
+    tcgetattr(STDIN_FILENO, &original_mode);
+    // The editor counts characters in the locale's encoding; models speak UTF-8.
+    std::setlocale(LC_CTYPE, "C.UTF-8");
+    editor_ = el_init("rwkv-chat", stdin, stdout, stderr);
+    history_ = history_init();
+    if (editor_ == nullptr || history_ == nullptr)
+      throw Error("the terminal cannot be set up for line editing");
+    HistEvent event;
+    history(history_, &event, H_SETSIZE, history_lines);
+    history(history_, &event, H_SETUNIQUE, 1);
+    el_set(editor_, EL_CLIENTDATA, this);
+    el_set(editor_, EL_PROMPT_ESC, &TerminalReader::prompt_of, prompt_escape);
+    el_set(editor_, EL_EDITOR, "emacs");
+    el_set(editor_, EL_HIST, history, history_);
+    el_set(editor_, EL_GETCFN, &TerminalReader::read_character);
+    el_source(editor_, nullptr);
+    for (size_t i = 0; i < ending_signals.size(); i++) {
+      set_handler(ending_signals[i], on_end, &previous_actions[i]);
+    }
+    set_handler(SIGWINCH, on_new_size);
+  }
+
+  ~TerminalReader() override {
+    for (size_t i = 0; i < ending_signals.size(); i++) {
+      sigaction(ending_signals[i], &previous_actions[i], nullptr);
+    }
+    std::signal(SIGWINCH, SIG_DFL);
+    history_end(history_);
+    el_end(editor_);
+  }
+
+  Input read(std::string& line) override {
+    int length = 0;
+    set_handler(SIGTSTP, on_stop);
+    const char* text = el_gets(editor_, &length);
+    std::signal(SIGTSTP, SIG_DFL);
+    if (interrupted()) {
+      el_reset(editor_);
+      return Input::interrupted;
+    }
+    if (text == nullptr || length <= 0) return Input::end;
+    line.assign(text, static_cast<size_t>(length));
+    HistEvent event;
+    if (line.find_first_not_of(" \t\n") != std::string::npos)
+      history(history_, &event, H_ENTER, line.c_str());
+    if (line.ends_with('\n')) line.pop_back();
+    std::replace(line.begin(), line.end(), '\r', '\n');  // Ctrl-V Enter
+    if (line.size() <= max_line_bytes) return Input::line;
+    line.clear();
+    return Input::too_long;
+  }
+
+ private:
+  static TerminalReader& self(EditLine* editor) {
+    void* data = nullptr;
+    el_get(editor, EL_CLIENTDATA, &data);
+    return *static_cast<TerminalReader*>(data);
+  }
+
+  static char* prompt_of(EditLine* editor) { return self(editor).prompt_.data(); }
+
+  // As EL_GETCFN wants it: 1 and a character, 0 at the end, -1 with errno.
+  static int read_character(EditLine* editor, wchar_t* character) {
+    TerminalReader& reader = self(editor);
+    while (true) {
+      if (!reader.pending_.empty()) {
+        Utf8Char c = read_utf8(reader.pending_);
+        if (c.kind != Utf8Char::Kind::incomplete) {
+          reader.pending_.erase(0, c.length);
+          *character = static_cast<wchar_t>(c.code);
+          return 1;
+        }
+      }
+      if (!reader.wait()) {
+        errno = EINTR;
+        return -1;
+      }
+      char byte = 0;
+      ssize_t count = ::read(STDIN_FILENO, &byte, 1);
+      if (count == 1) reader.pending_ += byte;
+      if (count == 0) return 0;
+      if (count < 0 && errno != EINTR && errno != EAGAIN) return -1;
+    }
+  }
+
+  // False when interrupted.
+  bool wait() {
+    while (!wait_for_input(STDIN_FILENO)) {
+      if (interrupted()) {
+        pending_.clear();
+        return false;
+      }
+      if (size_changed.exchange(false)) el_resize(editor_);
+      if (stop_wanted.exchange(false)) stop();
+    }
+    return true;
+  }
+
+  // Ctrl-Z: the terminal goes back to the shell as it was, and is taken again afterwards.
+  void stop() {
+    el_set(editor_, EL_PREP_TERM, 0);
+    std::signal(SIGTSTP, SIG_DFL);
+    raise(SIGTSTP);
+    set_handler(SIGTSTP, on_stop);
+    el_set(editor_, EL_PREP_TERM, 1);
+    el_set(editor_, EL_REFRESH);
+  }
+
+  std::string prompt_;
+  EditLine* editor_ = nullptr;
+  History* history_ = nullptr;
+  std::string pending_;  // bytes of a character that is not whole
+};
+
+}  // namespace
+
+std::unique_ptr<LineReader> make_terminal_reader(const std::string& prompt, bool colour) {
+  return std::make_unique<TerminalReader>(prompt, colour);
+}
+
+}  // namespace rwkv::apps
