@@ -217,13 +217,12 @@ class CpuDevice final : public Device {
   [[nodiscard]] uint8_t id() const override { return 0; }
   [[nodiscard]] int threads() const override { return threads_; }
   Buffer allocate(size_t bytes) override { return Buffer::host(bytes); }
-  void copy_in(std::byte* device, const std::byte* host, size_t bytes) override {
-    std::memcpy(device, host, bytes);
-  }
+  void copy_in(std::byte* device, const std::byte* host, size_t bytes) override { copy(device, host, bytes); }
   void copy_out(std::byte* host, const std::byte* device, size_t bytes) override {
-    std::memcpy(host, device, bytes);
+    copy(host, device, bytes);
   }
-  void copy(std::byte* to, const std::byte* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  // Nothing may be copied from nowhere, which std::memcpy does not allow.
+  void copy(std::byte* to, const std::byte* from, size_t bytes) override { std::copy_n(from, bytes, to); }
   std::unique_ptr<Ops> make_ops() override { return std::make_unique<CpuOps>(threads_, kernels_); }
 
  private:

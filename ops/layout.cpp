@@ -120,7 +120,7 @@ void check_layout(const MatrixLayout& m, const char* what) {
 }
 
 void pack_unit(const MatrixLayout& m, int64_t u, const float* tile, std::byte* packed) {
-  std::memset(packed, 0, static_cast<size_t>(m.unit_bytes()));
+  std::fill_n(packed, m.unit_bytes(), std::byte{0});
   if (m.layout == Layout::cpu_rows) {
     if (m.dtype == DType::i8) {
       pack_int8_row(m, tile, packed);
