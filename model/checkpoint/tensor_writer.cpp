@@ -8,6 +8,7 @@
 
 #include "core/buffer.h"
 #include "core/half.h"
+#include "model/checkpoint/reference_norm.h"
 
 namespace rwkv {
 namespace {
@@ -113,19 +114,6 @@ int64_t write_matrix(const ModelCheckpoint& model, const ModelTensor& t, ThreadP
   return bad;
 }
 
-// torch.nn.functional.layer_norm of one row, in double precision.
-void normalize_row(std::span<float> row, const std::vector<float>& weight, const std::vector<float>& bias) {
-  double mean = 0, variance = 0;
-  for (float x : row) mean += x;
-  mean /= static_cast<double>(row.size());
-  for (float x : row) variance += (x - mean) * (x - mean);
-  variance /= static_cast<double>(row.size());
-  double scale = 1.0 / std::sqrt(variance + static_cast<double>(layer_norm_epsilon));
-  for (size_t i = 0; i < row.size(); i++) {
-    row[i] = static_cast<float>((row[i] - mean) * scale * weight[i] + bias[i]);
-  }
-}
-
 void round_to(DType dtype, std::span<float> values) {
   for (float& x : values) {
     if (dtype == DType::f16) x = to_float(to_half(x));
@@ -148,7 +136,7 @@ int64_t write_table(const ModelCheckpoint& model, const ModelTensor& t, ThreadPo
     auto count = static_cast<uint64_t>(width);
     copy_elements_f32(source, static_cast<uint64_t>(u) * count, count, row);
     bad += count_not_finite({row, count});
-    normalize_row({row, count}, weight, bias);
+    reference_layer_norm({row, count}, weight, bias);
     if (rounded) round_to(source.dtype, {row, count});
     from_f32(row, t.form.dtype, width, packed);
   });
