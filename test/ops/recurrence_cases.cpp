@@ -82,9 +82,9 @@ Sequence sequence_of(const Inputs& inputs, std::initializer_list<int64_t> state_
     DeviceTensor& out = in_place ? tensors.at("r") : apart;
     call(bench.ops, tensors, kept, out);
     state = finish(kept, {});
-    for (const auto& [name, tensor] : tensors) {
-      CAPTURE(name);
-      if (!in_place || name != "r") CHECK_FALSE(tensor.changed());
+    for (const auto& input : tensors) {
+      CAPTURE(input.first);
+      if (!in_place || input.first != "r") CHECK_FALSE(input.second.changed());
     }
     return finish(out, {});
   };
@@ -144,7 +144,7 @@ std::vector<float> head_state(Random& random, Heads shape, int64_t seed) {
 }
 
 Sequence wkv5_sequence(Heads shape, bool decay_per_token, int64_t seed) {
-  auto [heads, size, tokens] = shape;
+  int64_t heads = shape.heads, size = shape.size, tokens = shape.tokens;
   Random random(static_cast<uint64_t>(seed));
   int64_t width = heads * size, all = tokens * width;
   Inputs in(width, seed);
@@ -173,7 +173,7 @@ Sequence wkv5_sequence(Heads shape, bool decay_per_token, int64_t seed) {
   s.tokens = tokens;
   s.state = head_state(random, shape, seed);
   s.expected = [=](int64_t t, Floats state) {
-    return join_heads(heads, [&, size = size](int64_t h) {
+    return join_heads(heads, [&](int64_t h) {
       auto at = [&](const char* name) { return in.at(name, t, h * size, size); };
       auto square = static_cast<size_t>(size * size);
       return wkv5({at("r"), at("k"), at("v"), at("decay"), at("first"), at("weight"), at("bias"), at("gate"),
@@ -184,7 +184,7 @@ Sequence wkv5_sequence(Heads shape, bool decay_per_token, int64_t seed) {
 }
 
 Inputs wkv7_inputs(Random& random, Heads shape, int64_t seed) {
-  auto [heads, size, tokens] = shape;
+  int64_t heads = shape.heads, size = shape.size, tokens = shape.tokens;
   int64_t width = heads * size, all = tokens * width;
   Inputs in(width, seed);
   for (const char* name : {"r", "v", "g"}) in.add_tokens(name, random.normals(all));
@@ -205,7 +205,7 @@ Inputs wkv7_inputs(Random& random, Heads shape, int64_t seed) {
 }
 
 Sequence wkv7_sequence(Heads shape, int64_t seed) {
-  auto [heads, size, tokens] = shape;
+  int64_t heads = shape.heads, size = shape.size, tokens = shape.tokens;
   Random random(static_cast<uint64_t>(seed));
   Inputs in = wkv7_inputs(random, shape, seed);
   Sequence s = sequence_of(in, {heads, size, size}, heads * size, seed,
@@ -231,7 +231,7 @@ Sequence wkv7_sequence(Heads shape, int64_t seed) {
   s.tokens = tokens;
   s.state = head_state(random, shape, seed);
   s.expected = [=](int64_t t, Floats state) {
-    return join_heads(heads, [&, size = size](int64_t h) {
+    return join_heads(heads, [&](int64_t h) {
       auto at = [&](const char* name) { return in.at(name, t, h * size, size); };
       auto square = static_cast<size_t>(size * size);
       return wkv7({at("r"), at("decay"), at("k"), at("v"), at("a"), at("g"), at("v_first"), at("v_gate"),
