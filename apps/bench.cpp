@@ -62,7 +62,7 @@ Result measure(const Options& options) {
   r.device = model->device(0).description();
   r.threads = model->device(0).threads();
   r.weight_bytes = model->weight_bytes_per_token();
-  Executor executor(model, options.chunk);
+  Executor executor(model, std::min(options.chunk, options.prompt_tokens));
   std::vector<float> logits(static_cast<size_t>(model->config().n_vocab));
   auto prompt = some_tokens(options.prompt_tokens, model->config().n_vocab);
   auto decoded = some_tokens(options.decode_tokens, model->config().n_vocab);

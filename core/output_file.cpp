@@ -243,4 +243,13 @@ void OutputFile::remove_unfinished() {
   errno = error_number;
 }
 
+void check_not_input(const std::string& output, std::initializer_list<std::string> inputs) {
+  for (const std::string& input : inputs) {
+    std::error_code ignored;
+    if (!input.empty() && std::filesystem::equivalent(output, input, ignored)) {
+      throw Error(fmt::format("{}: is in use as the input {}; name another output", output, input));
+    }
+  }
+}
+
 }  // namespace rwkv

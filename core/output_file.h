@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
 
@@ -43,5 +44,8 @@ class OutputFile {
   int descriptor_ = -1;
   int slot_ = -1;
 };
+
+/// Throws Error when writing `output` would replace one of the files in `inputs`, under whatever name.
+void check_not_input(const std::string& output, std::initializer_list<std::string> inputs);
 
 }  // namespace rwkv

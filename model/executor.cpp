@@ -23,8 +23,11 @@ Executor::Executor(std::shared_ptr<const Model> model, int64_t chunk)
     t = matrix_view(next, DType::f32, rows, cols);
     next += round_up(rows * cols, 16);
   });
-  int64_t width = round_up(std::max(c.n_embd, c.n_att), 64);
-  ops_->reserve({chunk_, 8 * width + round_up(c.n_ffn, 64)});
+  // More than any list of products in model/arch has: at most seven wide inputs or all low-rank ones.
+  int64_t width = round_up(std::max(c.n_embd, c.n_att), 64), ranks = 5 * round_up(c.mix_rank, 64);
+  for (int64_t rank : {5 * c.mix_rank, c.decay_rank, c.a_rank, c.v_rank, c.g_rank})
+    ranks += round_up(rank, 64);
+  ops_->reserve({chunk_, 8 * width + round_up(c.n_ffn, 64) + ranks});
 }
 
 void Executor::check_tokens(std::span<const int32_t> tokens) const {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/error.h"
+#include "core/memory.h"
 #include "core/thread_pool.h"
 #include "cpu/cpu.h"
 #include "model/repack.h"
@@ -45,6 +46,8 @@ void Model::bind(const Progress& progress) {
                     const std::byte* data = file_.bytes_of(name).data();
                     auto bytes = static_cast<uint64_t>(to.bytes());
                     if (from != to) {
+                      check_memory(bytes, file_.file.path(),
+                                   "convert the checkpoint for this strategy with rwkv-convert");
                       buffers_.push_back(Buffer::host(bytes));
                       repack(spec, from, data, to, buffers_.back().data(), pool);
                       data = buffers_.back().data();

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <unordered_map>
 
 #include "core/crc32.h"
 #include "core/error.h"
@@ -137,10 +138,12 @@ std::string ModelFile::source() const {
 void verify_checksums(const TensorFileHeader& header, std::span<const std::byte> file,
                       const std::string& path, const std::function<void(uint64_t, uint64_t)>& progress) {
   uint64_t total = file.size() - header.data_begin, done = 0;
+  std::unordered_map<std::string_view, std::string_view> checksums(header.metadata.begin(),
+                                                                   header.metadata.end());
   constexpr uint64_t piece = 16 << 20;
   for (const TensorEntry& entry : header.entries) {
-    const std::string* want = header.metadata_value(checksum_key(entry.name));
-    if (want == nullptr) {
+    auto want = checksums.find(checksum_key(entry.name));
+    if (want == checksums.end()) {
       throw Error(fmt::format("{}: no checksum for tensor '{}'", path, printable(entry.name)));
     }
     uint32_t crc = 0;
@@ -150,11 +153,11 @@ void verify_checksums(const TensorFileHeader& header, std::span<const std::byte>
       done += count;
       if (progress) progress(done, total);
     }
-    if (checksum_text(crc) != *want) {
+    if (checksum_text(crc) != want->second) {
       throw Error(
           fmt::format("{}: tensor '{}' is damaged (checksum {} instead of {}): convert the checkpoint "
                       "again",
-                      path, printable(entry.name), checksum_text(crc), printable(*want)));
+                      path, printable(entry.name), checksum_text(crc), printable(want->second)));
     }
   }
 }

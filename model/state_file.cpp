@@ -142,6 +142,10 @@ Session read_container(const MappedFile& file, const std::shared_ptr<const Model
   const Config& config = model->config();
   TensorFileHeader header = parse_tensor_file(file.bytes(), file.path());
   check_kind(header, file.path());
+  constexpr size_t parts_of_layer = 3, other_parts = 2;
+  if (header.entries.size() > parts_of_layer * static_cast<size_t>(config.n_layer) + other_parts) {
+    throw Error(wrong_shape(file.path(), config));
+  }
   verify_checksums(header, file.bytes(), file.path());
   const std::string* version = header.metadata_value("rwkv.version");
   if (version != nullptr && *version != name_of(config.version)) {
@@ -187,13 +191,17 @@ std::vector<std::vector<float>> read_checkpoint_states(const Checkpoint& checkpo
                     "blocks.N.att.time_state",
                     checkpoint.file().path(), printable(checkpoint.tensors()[0].name)));
   }
+  check_claimed_size(checkpoint);
+  constexpr int64_t max_head = 256;
   std::vector<std::vector<float>> layers;
   for (size_t i = 0; i < checkpoint.tensors().size(); i++) {
     std::string name = layer_prefix(static_cast<int64_t>(i)) + "att.time_state";
     const SourceTensor* t = checkpoint.find(name);
     if (t == nullptr) throw Error(fmt::format("{}: tensor '{}' is missing", checkpoint.file().path(), name));
     const auto& first = checkpoint.find("blocks.0.att.time_state")->sizes;
-    if (t->sizes.size() != 3 || t->sizes[1] != t->sizes[2] || t->sizes != first) {
+    bool state = t->sizes.size() == 3 && t->sizes == first && t->sizes[1] == t->sizes[2] && t->sizes[0] > 0 &&
+                 t->sizes[1] > 0 && t->sizes[1] <= max_head;
+    if (!state) {
       throw Error(
           fmt::format("{}: tensor '{}' is [{}], a state is [heads, head size, head size] in every layer",
                       checkpoint.file().path(), name, fmt::join(t->sizes, ", ")));
@@ -244,6 +252,7 @@ std::string note_for(const std::string& source, const Config& config) {
 
 void save_session(const std::string& path, const Session& session) {
   const Model& model = session.state.model();
+  check_not_input(path, {model.file().file.path()});
   Metadata metadata = {{model_format_key, model_format},
                        {kind_key, state_kind},
                        {"rwkv.source", model.file().source()},
@@ -278,6 +287,10 @@ Session load_session(const std::string& path, const std::shared_ptr<const Model>
     bool initial = header.metadata_value("rwkv.version") == nullptr;
     if (const std::string* name = header.metadata_value("rwkv.source"); name != nullptr) source = *name;
     if (note != nullptr && initial) *note = note_for(source, config);
+    if (note != nullptr && !initial && source != model->file().source()) {
+      *note = fmt::format("warning: the session was saved with '{}', the model is '{}'", printable(source),
+                          printable(model->file().source()));
+    }
     return read_container(file, model);
   }
   if (note != nullptr) *note = note_for(source, config);
@@ -285,10 +298,7 @@ Session load_session(const std::string& path, const std::shared_ptr<const Model>
 }
 
 StateShape convert_state(const Checkpoint& checkpoint, const std::string& path) {
-  std::error_code ignored;
-  if (std::filesystem::equivalent(checkpoint.file().path(), path, ignored)) {
-    throw Error(fmt::format("{}: is the state file itself; name another output", path));
-  }
+  check_not_input(path, {checkpoint.file().path()});
   auto layers = read_checkpoint_states(checkpoint);
   const auto& sizes = checkpoint.find("blocks.0.att.time_state")->sizes;
   Metadata metadata = {{model_format_key, model_format},

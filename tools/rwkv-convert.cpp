@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 
 #include "apps/common/model_option.h"
 #include "apps/common/program.h"
@@ -47,7 +48,7 @@ std::string vocabulary_text(const MappedFile& vocabulary, int64_t n_vocab) {
 
 void print_report(const ConvertReport& r, const Options& options, const MappedFile& vocabulary) {
   const Config& c = r.config;
-  for (const std::string& warning : r.warnings) fmt::print(stderr, "warning: {}\n", warning);
+  for (const std::string& warning : r.warnings) write_quietly(fmt::format("warning: {}\n", warning));
   print_row("model",
             fmt::format("RWKV-{}, {} layers, n_embd {}, n_ffn {}{}", name_of(c.version), c.n_layer, c.n_embd,
                         c.n_ffn, c.head_size > 0 ? fmt::format(", head size {}", c.head_size) : ""));
@@ -66,9 +67,9 @@ void warn_without_vocabulary(const MappedFile& vocabulary, int64_t n_vocab) {
                           ? " (World's, rwkv_vocab_v20230424.txt, was not found beside the programs)"
                       : n_vocab == 50277 ? " (20B_tokenizer.json was not found beside the programs)"
                                          : " (neither World's 65536 nor 20B's 50277)";
-  fmt::print(stderr,
-             "warning: no vocabulary for {} tokens{}; programs that read or write text will need --vocab\n",
-             n_vocab, known);
+  write_quietly(fmt::format(
+      "warning: no vocabulary for {} tokens{}; programs that read or write text will need --vocab\n", n_vocab,
+      known));
 }
 
 void convert_checkpoint(const Checkpoint& checkpoint, const Options& options) {
@@ -91,7 +92,7 @@ void convert_state_file(const Checkpoint& checkpoint, const Options& options) {
         fmt::format("{} is a state file, which has no strategy and no vocabulary", options.input));
   }
   StateShape shape = convert_state(checkpoint, options.output);
-  int named = version_in_name(options.input);
+  int named = version_in_name(std::filesystem::path(options.input).filename().string());
   print_row("state",
             fmt::format("{} layers, {} heads of size {}", shape.layers, shape.heads, shape.head_size));
   print_row("for", named == 0 ? "RWKV-5, 6 or 7 of this shape" : fmt::format("RWKV-{} by its name", named));
@@ -118,7 +119,9 @@ void verify(const std::string& path) {
 
 void run(const Options& options) {
   if (!options.verify.empty()) {
-    if (!options.input.empty()) throw UsageError("--verify FILE takes no other files");
+    bool alone =
+        options.input.empty() && options.strategy.empty() && options.vocabulary.empty() && !options.no_crc;
+    if (!alone) throw UsageError("--verify FILE takes no other files and options");
     return verify(options.verify);
   }
   if (options.output.empty()) throw UsageError("an input and an output are needed; see rwkv-convert --help");
@@ -151,16 +154,19 @@ int main(int argc, char** argv) {
         app.add_option("IN", options.input, "Checkpoint or state file (.pth)");
         app.add_option("OUT", options.output, "File to write; it appears when it is complete");
         app.add_option(
-            "--strategy", options.strategy,
-            "Strategy that the file is laid out for (default: the checkpoint's precision on the CPU)");
+               "--strategy", options.strategy,
+               "Strategy that the file is laid out for (default: the checkpoint's precision on the CPU)")
+            ->check(not_empty());
         app.add_option(
-            "--vocab", options.vocabulary,
-            "Vocabulary to put into the file (default: World's or 20B's, by the model's vocabulary size)");
+               "--vocab", options.vocabulary,
+               "Vocabulary to put into the file (default: World's or 20B's, by the model's vocabulary size)")
+            ->check(not_empty());
         app.add_option("--threads", options.threads, "Threads (default: one per physical core)")
             ->check(CLI::Range(1, 1024));
         app.add_flag("--no-crc", options.no_crc, "Do not compare the checksums of the checkpoint");
         app.add_option("--verify", options.verify,
-                       "Check structure and checksums of a converted file, then stop");
+                       "Check structure and checksums of a converted file, then stop")
+            ->check(not_empty());
       },
       [&] { run(options); });
 }

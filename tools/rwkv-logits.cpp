@@ -1,14 +1,13 @@
 // Writes a model's logits, to compare them with other programs'.
 #include <fmt/format.h>
 
-#include <charconv>
-#include <fstream>
-#include <iostream>
-#include <iterator>
+#include <algorithm>
 
+#include "apps/common/line_reader.h"
 #include "apps/common/model_option.h"
 #include "apps/common/program.h"
 #include "apps/common/progress.h"
+#include "apps/common/token_ids.h"
 #include "core/error.h"
 #include "core/output_file.h"
 #include "model/executor.h"
@@ -24,28 +23,9 @@ struct Options {
 };
 
 std::vector<int32_t> read_tokens(const std::string& path) {
-  std::string text;
-  if (path == "-") {
-    text.assign(std::istreambuf_iterator<char>(std::cin), {});
-  } else {
-    MappedFile file = MappedFile::open(path);
-    text.assign(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-  }
-  std::vector<int32_t> tokens;
-  const char *at = text.data(), *end = at + text.size();
-  while (true) {
-    while (at != end && (std::isspace(static_cast<unsigned char>(*at)) != 0 || *at == ',')) at++;
-    if (at == end) break;
-    int32_t token = 0;
-    auto [next, code] = std::from_chars(at, end, token);
-    if (code != std::errc()) {
-      throw Error(fmt::format("{}: byte {}: not a token id; ids are whole numbers with blanks between them",
-                              path == "-" ? "standard input" : path, at - text.data()));
-    }
-    tokens.push_back(token);
-    at = next;
-  }
-  return tokens;
+  if (path == "-") return parse_token_ids(read_all_input(), "standard input");
+  MappedFile file = MappedFile::open(path);
+  return parse_token_ids({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, path);
 }
 
 void run(const Options& options) {
@@ -53,7 +33,9 @@ void run(const Options& options) {
   std::vector<int32_t> tokens = read_tokens(options.tokens);
   if (tokens.empty()) throw Error(fmt::format("{}: no token ids", options.tokens));
   State state = options.state.empty() ? State(model) : load_session(options.state, model).state;
-  Executor executor(model, options.chunk);
+  check_not_input(options.output, {model->file().file.path(), options.tokens, options.state});
+  int64_t longest = std::min(options.chunk, static_cast<int64_t>(tokens.size()));
+  Executor executor(model, longest);
   auto vocab = static_cast<size_t>(model->config().n_vocab);
   auto chunk = static_cast<size_t>(options.chunk);
   std::vector<float> logits(options.last ? vocab : std::min(chunk, tokens.size()) * vocab);
@@ -88,7 +70,7 @@ int main(int argc, char** argv) {
                        "File of token ids with blanks between them; - for standard input")
             ->required();
         app.add_option("--output", options.output, "File to write")->required();
-        app.add_option("--state", options.state, "State file to start from");
+        app.add_option("--state", options.state, "State file to start from")->check(not_empty());
         app.add_option("--chunk", options.chunk, "Tokens that go through a layer at once (default 256)")
             ->check(CLI::Range(1, 65536));
         app.add_flag("--last", options.last, "Only the logits after the last token");

@@ -1,12 +1,11 @@
 // Text to token ids and back, on standard input and output.
 #include <fmt/format.h>
 
-#include <charconv>
 #include <cstdio>
-#include <iostream>
-#include <iterator>
 
+#include "apps/common/line_reader.h"
 #include "apps/common/program.h"
+#include "apps/common/token_ids.h"
 #include "core/error.h"
 #include "model/model_file.h"
 #include "tokenizer/tokenizer.h"
@@ -37,27 +36,15 @@ void encode(const Tokenizer& tokenizer, std::string_view text) {
   std::fwrite(line.data(), 1, line.size(), stdout);
 }
 
-void decode(const Tokenizer& tokenizer, const std::string& text) {
-  const char *at = text.data(), *end = at + text.size();
-  while (true) {
-    while (at != end && (std::isspace(static_cast<unsigned char>(*at)) != 0 || *at == ',')) at++;
-    if (at == end) return;
-    int32_t id = 0;
-    auto [next, code] = std::from_chars(at, end, id);
-    if (code != std::errc()) {
-      throw Error(
-          fmt::format("standard input: byte {}: not a token id; ids are whole numbers with blanks between "
-                      "them",
-                      at - text.data()));
-    }
-    std::string_view bytes = tokenizer.bytes(id);
-    if (bytes.empty() && id != 0) {
-      throw Error(
-          fmt::format("standard input: byte {}: the vocabulary has no token {}", at - text.data(), id));
-    }
-    std::fwrite(bytes.data(), 1, bytes.size(), stdout);
-    at = next;
+void decode(const Tokenizer& tokenizer, std::string_view text) {
+  std::string bytes;
+  for (int32_t id : parse_token_ids(text, "standard input")) {
+    std::string_view piece = tokenizer.bytes(id);
+    if (piece.empty() && id != 0)
+      throw Error(fmt::format("standard input: the vocabulary has no token {}", id));
+    bytes += piece;
   }
+  std::fwrite(bytes.data(), 1, bytes.size(), stdout);
 }
 
 }  // namespace
@@ -78,7 +65,8 @@ int main(int argc, char** argv) {
       },
       [&] {
         auto tokenizer = rwkv::apps::open_vocabulary(path);
-        std::string input(std::istreambuf_iterator<char>(std::cin), {});
+        constexpr size_t limit = size_t{4} << 30;
+        std::string input = read_all_input(limit);
         decoding ? decode(*tokenizer, input) : encode(*tokenizer, input);
       });
 }

@@ -22,6 +22,8 @@ std::atomic<bool> raised{false};
 std::atomic<bool> second_ends{false};
 std::atomic<int64_t> last_milliseconds{-1'000'000};
 
+constexpr int64_t second_within = 500;  // milliseconds
+
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int64_t>::is_always_lock_free);
 
 void on_interrupt(int) {
@@ -29,7 +31,8 @@ void on_interrupt(int) {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   int64_t milliseconds = int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
-  if (milliseconds - last_milliseconds.exchange(milliseconds) < 1000 && second_ends) end_by_interrupt();
+  if (milliseconds - last_milliseconds.exchange(milliseconds) < second_within && second_ends)
+    end_by_interrupt();
   raised = true;
   wake_reader();
   errno = saved_errno;

@@ -6,7 +6,7 @@ namespace rwkv::apps {
 
 enum class SecondInterrupt {
   ignored,
-  ends,  ///< a second one within a second ends the program, as the first one does by default
+  ends,  ///< a second one within half a second ends the program, as the first one does by default
 };
 
 /// From now on SIGINT only raises a flag, and wakes wait_for_input(). Throws Error.

@@ -7,8 +7,8 @@ namespace rwkv::apps {
 /// much larger than the caches.
 double measure_read_bandwidth(int threads);
 
-/// The most memory of this process that was resident at once, in bytes: all, and less what belongs to mapped
-/// files.
+/// Memory of this process in bytes: the most that was resident at once, and what is resident now besides the
+/// pages of mapped files.
 struct PeakMemory {
   double resident, without_files;
 };

@@ -36,7 +36,7 @@ std::unique_ptr<LineReader> make_pipe_reader();
 /// only one at a time.
 std::unique_ptr<LineReader> make_terminal_reader(const std::string& prompt, bool colour);
 
-/// All of standard input. Throws Error when it cannot be read or is longer than max_line_bytes.
-std::string read_all_input();
+/// All of standard input. Throws Error when it cannot be read or is longer than `limit` bytes.
+std::string read_all_input(size_t limit = max_line_bytes);
 
 }  // namespace rwkv::apps

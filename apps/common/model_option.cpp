@@ -6,6 +6,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "apps/common/program.h"
 #include "apps/common/progress.h"
 #include "core/error.h"
 #include "model/checkpoint/convert.h"
@@ -51,11 +52,14 @@ ModelFile open_file(const ModelOptions& options, ProgressLine& progress) {
 void add_model_options(CLI::App& app, ModelOptions& options, bool text) {
   app.add_option("MODEL", options.model, "A file made by rwkv-convert, or a .pth checkpoint")->required();
   app.add_option(
-      "--strategy", options.strategy,
-      "Device and precision of each layer, such as 'cpu fp32i8 *2 -> cpu bf16' (default: the file's)");
+         "--strategy", options.strategy,
+         "Device and precision of each layer, such as 'cpu fp32i8 *2 -> cpu bf16' (default: the file's)")
+      ->check(not_empty());
   app.add_option("--threads", options.threads, "Threads (default: one per physical core)")
       ->check(CLI::Range(1, 1024));
-  if (text) app.add_option("--vocab", options.vocabulary, "Vocabulary file, in place of the model file's");
+  if (text)
+    app.add_option("--vocab", options.vocabulary, "Vocabulary file, in place of the model file's")
+        ->check(not_empty());
 }
 
 std::shared_ptr<const Model> open_model(const ModelOptions& options) {
@@ -96,7 +100,11 @@ std::string existing_checkpoint(const std::string& path) {
 }
 
 MappedFile find_vocabulary(const std::string& given, int64_t n_vocab) {
-  if (!given.empty()) return MappedFile::open(given);
+  if (!given.empty()) {
+    MappedFile file = MappedFile::open(given);
+    if (file.bytes().empty()) throw Error(fmt::format("{}: is empty, not a vocabulary", given));
+    return file;
+  }
   for (const auto& known : known_vocabularies) {
     fs::path path = share_directory() / known.file;
     std::error_code ignored;

@@ -67,13 +67,12 @@ class PipeReader final : public LineReader {
 
 std::unique_ptr<LineReader> make_pipe_reader() { return std::make_unique<PipeReader>(); }
 
-std::string read_all_input() {
+std::string read_all_input(size_t limit) {
   std::string text;
   std::vector<char> block(block_bytes);
   while (size_t count = read_input(block.data(), block.size())) {
-    if (text.size() + count > max_line_bytes) {
-      throw Error(fmt::format("standard input: more than {} bytes, the most that one message can have",
-                              max_line_bytes));
+    if (text.size() + count > limit) {
+      throw Error(fmt::format("standard input: more than {} bytes, the most that is taken at once", limit));
     }
     text.append(block.data(), count);
   }

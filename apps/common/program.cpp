@@ -50,7 +50,11 @@ void install_handlers() {
   sigaction(SIGBUS, &action, nullptr);
   struct sigaction ending = {};
   ending.sa_handler = on_termination;
-  for (int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &ending, nullptr);
+  for (int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction inherited = {};
+    sigaction(signal, nullptr, &inherited);
+    if (inherited.sa_handler != SIG_IGN) sigaction(signal, &ending, nullptr);  // nohup
+  }
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit: the write fails instead
 }
@@ -66,7 +70,7 @@ void reserve_standard_streams() {
 }
 
 int fail(int status, std::string_view message) {
-  write_text(fmt::format("error: {}\n", message).c_str());
+  write_text(fmt::format("error: {}\n", printable(message, 4000)).c_str());
   return status;
 }
 
@@ -125,6 +129,10 @@ CLI::Validator finite_range(double low, double high) {
     return fmt::format("'{}' is not a number from {} up", text, low);
   };
   return {check, fmt::format("{}..{}", low, std::isfinite(high) ? fmt::format("{}", high) : "")};
+}
+
+CLI::Validator not_empty() {
+  return {[](const std::string& text) { return std::string(text.empty() ? "must not be empty" : ""); }, ""};
 }
 
 }  // namespace rwkv::apps

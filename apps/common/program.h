@@ -32,5 +32,6 @@ int run_program(int argc, char** argv, const Program& program, const std::functi
 
 /// Validators for options.
 CLI::Validator finite_range(double low, double high);
+CLI::Validator not_empty();
 
 }  // namespace rwkv::apps

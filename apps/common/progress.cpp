@@ -7,6 +7,11 @@
 
 namespace rwkv::apps {
 
+void write_quietly(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
 ProgressLine::ProgressLine() : terminal_(isatty(STDERR_FILENO) == 1) {}
 
 void ProgressLine::show(const std::string& what, uint64_t done, uint64_t total) {
@@ -16,12 +21,11 @@ void ProgressLine::show(const std::string& what, uint64_t done, uint64_t total) 
   last_ = now;
   shown_ = true;
   double percent = total == 0 ? 0 : 100.0 * static_cast<double>(done) / static_cast<double>(total);
-  fmt::print(stderr, "\r{} {:3.0f}% \x1b[K", what, percent);
-  std::fflush(stderr);
+  write_quietly(fmt::format("\r{} {:3.0f}% \x1b[K", what, percent));
 }
 
 void ProgressLine::clear() {
-  if (shown_) fmt::print(stderr, "\r\x1b[K");
+  if (shown_) write_quietly("\r\x1b[K");
   shown_ = false;
 }
 

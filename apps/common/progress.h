@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace rwkv::apps {
 
@@ -25,6 +26,9 @@ class ProgressLine {
   bool shown_ = false;
   Clock::time_point start_ = Clock::now(), last_ = start_;
 };
+
+/// To standard error; what cannot be written is nobody's loss.
+void write_quietly(std::string_view text);
 
 /// "1.25 GB", "820 kB".
 std::string human_bytes(uint64_t bytes);

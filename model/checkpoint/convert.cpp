@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -13,6 +14,7 @@
 #include "core/buffer.h"
 #include "core/crc32.h"
 #include "core/error.h"
+#include "core/memory.h"
 #include "core/output_file.h"
 #include "core/sha256.h"
 #include "core/version.h"
@@ -93,11 +95,31 @@ Plan make_plan(const Checkpoint& checkpoint, const ConvertOptions& options) {
   return plan;
 }
 
-std::string sha256_of(std::span<const std::byte> bytes) {
+// Ends early, with a wrong result, when `stop` becomes true.
+std::string sha256_of(std::span<const std::byte> bytes, const std::atomic<bool>& stop) {
+  constexpr size_t piece = 16 << 20;
   Sha256 sha;
-  sha.update(bytes);
+  for (size_t at = 0; at < bytes.size() && !stop; at += piece) {
+    sha.update(bytes.subspan(at, std::min(piece, bytes.size() - at)));
+  }
   return sha.finish();
 }
+
+// The hash of the source, computed beside the conversion; without a thread to be had, when it is asked for.
+class SourceHash {
+ public:
+  explicit SourceHash(std::span<const std::byte> source)
+      : result_(std::async([this, source] { return sha256_of(source, stop_); })) {}
+  ~SourceHash() { stop_ = true; }
+  SourceHash(const SourceHash&) = delete;
+  SourceHash& operator=(const SourceHash&) = delete;
+
+  std::string get() { return result_.get(); }
+
+ private:
+  std::atomic<bool> stop_ = false;
+  std::future<std::string> result_;  // last: its destructor waits
+};
 
 void set_metadata(Metadata& metadata, const std::string& key, const std::string& value) {
   for (auto& [k, v] : metadata) {
@@ -108,7 +130,7 @@ void set_metadata(Metadata& metadata, const std::string& key, const std::string&
 // Tensors first, the header last: until it is there, the file is none.
 void write_model(Plan& plan, const ConvertOptions& options, const WriteAt& write_at) {
   std::span<const std::byte> source = plan.model.checkpoint().file().bytes();
-  auto hash = std::async(std::launch::async, [source] { return sha256_of(source); });
+  SourceHash hash(source);
   ThreadPool pool(options.threads);
   for (size_t i = 0; i < plan.entries.size(); i++) {
     const TensorEntry& entry = plan.entries[i];
@@ -142,10 +164,7 @@ void write_model(Plan& plan, const ConvertOptions& options, const WriteAt& write
 ConvertReport convert_model(const Checkpoint& checkpoint, const std::string& path,
                             const ConvertOptions& options) {
   auto start = std::chrono::steady_clock::now();
-  std::error_code ignored;
-  if (std::filesystem::equivalent(checkpoint.file().path(), path, ignored)) {
-    throw Error(fmt::format("{}: is the checkpoint itself; name another output", path));
-  }
+  check_not_input(path, {checkpoint.file().path(), options.vocabulary.path()});
   Plan plan = make_plan(checkpoint, options);
   OutputFile out(path, plan.total_bytes);
   write_model(plan, options,
@@ -158,6 +177,8 @@ ConvertReport convert_model(const Checkpoint& checkpoint, const std::string& pat
 ModelFile convert_in_memory(const Checkpoint& checkpoint, const ConvertOptions& options) {
   Plan plan = make_plan(checkpoint, options);
   const std::string& path = checkpoint.file().path();
+  check_memory(plan.total_bytes, path,
+               "convert it with rwkv-convert and use the file, or choose a smaller precision");
   int descriptor = memfd_create("rwkv", MFD_CLOEXEC);
   if (descriptor < 0) throw system_error(path, "make memory for the converted model", errno);
   MappedFile mapping;

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <set>
 
+#include "core/checked.h"
 #include "core/error.h"
 #include "model/layers.h"
 
@@ -40,7 +41,9 @@ int64_t layer_of(std::string_view name) {
   if (!name.starts_with("blocks.")) return -1;
   int64_t index = -1;
   auto [end, code] = std::from_chars(name.data() + 7, name.data() + name.size(), index);
-  return code == std::errc() && end != name.data() + name.size() && *end == '.' ? index : -1;
+  constexpr int64_t absurd = 1 << 20;
+  bool whole = code == std::errc() && end != name.data() + name.size() && *end == '.';
+  return whole && index < absurd ? index : -1;
 }
 
 std::vector<int64_t> without_ones(const std::vector<int64_t>& sizes) {
@@ -57,8 +60,23 @@ bool is_state_checkpoint(const Checkpoint& checkpoint) {
   });
 }
 
+void check_claimed_size(const Checkpoint& checkpoint) {
+  constexpr uint64_t sharing = 4;  // tensors may share storages, within reason
+  uint64_t claimed = 0, size = checkpoint.file().bytes().size();
+  for (const SourceTensor& t : checkpoint.tensors()) {
+    claimed = checked_add(claimed, checked_mul(t.elements(), size_of(t.dtype), "tensor"), "tensors");
+    if (claimed / sharing > size) {
+      throw Error(
+          fmt::format("{}: its tensors claim far more than its {} bytes, up to '{}' alone: no honest "
+                      "checkpoint repeats elements so often",
+                      checkpoint.file().path(), size, printable(t.name)));
+    }
+  }
+}
+
 ModelCheckpoint::ModelCheckpoint(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
   if (is_state_checkpoint(checkpoint)) fail("a state file, where a model is expected");
+  check_claimed_size(checkpoint);
   for (const SourceTensor& t : checkpoint.tensors()) {
     for (const Foreign& kind : foreign_kinds) {
       if (t.name.find(kind.mark) != std::string::npos) {
@@ -118,7 +136,10 @@ void ModelCheckpoint::detect() {
   auto heads = [&](const std::string& name) {
     int64_t count = size(name, 0);
     if (count < 1) fail(fmt::format("tensor '{}' is empty", name));
-    c.head_size = c.n_att % count == 0 ? c.n_att / count : 0;
+    if (c.n_att % count != 0) {
+      fail(fmt::format("tensor '{}' has {} heads, which do not divide the width {}", name, count, c.n_att));
+    }
+    c.head_size = c.n_att / count;
   };
   if (find("blocks.0.att.r_k") != nullptr) {
     c.version = Version::v7;

@@ -49,4 +49,8 @@ class ModelCheckpoint {
 /// True when every tensor is a trained initial state: blocks.N.att.time_state.
 bool is_state_checkpoint(const Checkpoint& checkpoint);
 
+/// Throws Error when the tensors claim several times the file's size, as strides of 0 allow: converting it
+/// would fill memory or disk.
+void check_claimed_size(const Checkpoint& checkpoint);
+
 }  // namespace rwkv

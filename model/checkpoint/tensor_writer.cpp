@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "core/buffer.h"
@@ -15,8 +16,11 @@ namespace {
 
 constexpr int64_t batch_bytes = 8 << 20;  // of packed weights, between two calls of the sink
 
-int64_t count_not_finite(std::span<const float> values) {
-  return std::count_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
+// Weights that are NaN or infinite, or become infinite in this type.
+int64_t count_not_finite(std::span<const float> values, DType stored = DType::f32) {
+  constexpr float half_overflow = 65520;  // rounds to infinity
+  float limit = stored == DType::f16 ? half_overflow : std::numeric_limits<float>::infinity();
+  return std::count_if(values.begin(), values.end(), [limit](float x) { return !(std::abs(x) < limit); });
 }
 
 float transformed(float x, Transform transform) {
@@ -108,7 +112,7 @@ int64_t write_matrix(const ModelCheckpoint& model, const ModelTensor& t, ThreadP
         int64_t rows = m.tile_rows(u), cols = m.tile_cols();
         int64_t first = m.layout == Layout::cpu_blocks ? u * block_outputs * cols : u * cols;
         copy_elements_f32(view, static_cast<uint64_t>(first), static_cast<uint64_t>(rows * cols), tile);
-        bad += count_not_finite({tile, static_cast<size_t>(rows * cols)});
+        bad += count_not_finite({tile, static_cast<size_t>(rows * cols)}, t.form.dtype);
         pack_unit(m, u, tile, packed);
       });
   return bad;
@@ -131,7 +135,7 @@ int64_t write_table(const ModelCheckpoint& model, const ModelTensor& t, ThreadPo
   const SourceTensor& source = *model.source_of(t.spec, t.name).tensor;
   model.checkpoint().check(source);
   bool rounded = model.config().version != Version::v7;
-  std::atomic<int64_t> bad = 0;
+  std::atomic<int64_t> bad = count_not_finite(weight) + count_not_finite(bias);
   write_units(t.form, width, pool, sink, [&](int64_t u, float* row, std::byte* packed) {
     auto count = static_cast<uint64_t>(width);
     copy_elements_f32(source, static_cast<uint64_t>(u) * count, count, row);

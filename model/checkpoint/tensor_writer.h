@@ -14,8 +14,8 @@ namespace rwkv {
 /// Receives the bytes of a stored tensor, piece after piece.
 using ByteSink = std::function<void(std::span<const std::byte>)>;
 
-/// Reads, transforms, packs and hands over the tensor. Returns how many of its weights are NaN or infinite.
-/// Throws Error when its storage is damaged.
+/// Reads, transforms, packs and hands over the tensor. Returns how many of its weights are NaN or infinite,
+/// in the checkpoint or in the form's type. Throws Error when its storage is damaged.
 int64_t write_tensor(const ModelCheckpoint& model, const ModelTensor& tensor, ThreadPool& pool,
                      const ByteSink& sink);
 
