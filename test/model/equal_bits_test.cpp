@@ -1,0 +1,161 @@
+// What must not change a single bit: how tokens are cut into calls, the number of threads, and the way by
+// which weights came into their form.
+#include "model/executor.h"
+
+#include <doctest/doctest.h>
+
+#include "core/half.h"
+#include "model/checkpoint/convert.h"
+#include "test/model/reference_set.h"
+#include "test/model/run.h"
+#include "test/support.h"
+
+TEST_SUITE_BEGIN("model");
+
+namespace rwkv::test {
+namespace {
+
+const std::vector<std::string> precisions = {"fp32", "bf16", "fp16", "fp32i8", "bf16i8", "fp16i8"};
+
+/// Calls test(set, name) for every model.
+template <class Test>
+void for_each_model(Test test) {
+  for (const ReferenceSet& set : reference_sets()) {
+    for (const std::string& name : set.names) {
+      CAPTURE(set.directory);
+      CAPTURE(name);
+      test(set, name);
+    }
+  }
+}
+
+void convert(const std::string& from, const std::string& to, const std::string& strategy, int threads = 1) {
+  ConvertOptions options;
+  options.strategy = strategy;
+  options.threads = threads;
+  convert_model(Checkpoint::open(from), to, options);
+}
+
+}  // namespace
+
+TEST_CASE("equal bits: tokens one at a time, in chunks and in one call") {
+  for (const std::string& precision : precisions) {
+    CAPTURE(precision);
+    for_each_model([&](const ReferenceSet& set, const std::string& name) {
+      auto model = load_checkpoint(set.model(name), "cpu " + precision);
+      State state(model);
+      std::vector<float> logits = run(model, set.tokens, 1, state);
+      for (int64_t chunk : {2, 3, 7, 13, 256}) {
+        CAPTURE(chunk);
+        State other(model);
+        CHECK(same_bits(run(model, set.tokens, chunk, other), logits));
+        CHECK(same_bits(state, other));
+      }
+    });
+  }
+}
+
+TEST_CASE("equal bits: a call that the executor cuts, for all logits and for the last") {
+  for_each_model([&](const ReferenceSet& set, const std::string& name) {
+    auto model = load_checkpoint(set.model(name), "cpu fp32");
+    auto vocab = static_cast<size_t>(model->config().n_vocab);
+    State state(model);
+    std::vector<float> logits = run(model, set.tokens, 1, state), all(logits.size()), last(vocab);
+    for (int64_t chunk : {1, 3, 7}) {
+      CAPTURE(chunk);
+      Executor executor(model, chunk);
+      State a(model), b(model), c(model);
+      CHECK(executor.forward(set.tokens, a, all) == static_cast<int64_t>(set.tokens.size()));
+      CHECK(same_bits(all, logits));
+      executor.forward(set.tokens, b, last);
+      CHECK(same_bits(last, std::span(logits).last(vocab)));
+      executor.forward(set.tokens, c, {});
+      CHECK(same_bits(a, state));
+      CHECK(same_bits(b, state));
+      CHECK(same_bits(c, state));
+    }
+  });
+}
+
+TEST_CASE("equal bits: any number of threads") {
+  for (const std::string precision : {"fp32", "bf16", "fp16i8"}) {
+    CAPTURE(precision);
+    for_each_model([&](const ReferenceSet& set, const std::string& name) {
+      std::string strategy = "cpu " + precision;
+      std::vector<float> logits = run(load_checkpoint(set.model(name), strategy, 1), set.tokens, 7);
+      CHECK(same_bits(run(load_checkpoint(set.model(name), strategy, 2), set.tokens, 7), logits));
+      CHECK(same_bits(run(load_checkpoint(set.model(name), strategy, 3), set.tokens, 7), logits));
+    });
+  }
+}
+
+TEST_CASE("equal bits: a converted file, a conversion in memory, and weights repacked from fp32") {
+  TemporaryDirectory directory;
+  std::string fp32 = directory / "fp32", file = directory / "file", again = directory / "again";
+  for_each_model([&](const ReferenceSet& set, const std::string& name) {
+    convert(set.model(name), fp32, "cpu fp32");
+    std::vector<std::string> strategies = {"cpu fp32i8 *2 -> cpu bf16"};
+    for (const std::string& precision : precisions) strategies.push_back("cpu " + precision);
+    for (const std::string& strategy : strategies) {
+      CAPTURE(strategy);
+      std::vector<float> logits = run(load_checkpoint(set.model(name), strategy), set.tokens, 7);
+      convert(set.model(name), file, strategy, 1);
+      convert(set.model(name), again, strategy, 3);
+      CHECK(read_file(file) == read_file(again));
+      auto as_it_is = load_file(file);
+      CHECK(as_it_is->converted_bytes() == 0);
+      CHECK(same_bits(run(as_it_is, set.tokens, 7), logits));
+      auto repacked = load_file(fp32, strategy, 3);
+      CHECK((repacked->converted_bytes() == 0) == (strategy == "cpu fp32"));
+      CHECK(repacked->weight_bytes_per_token() == as_it_is->weight_bytes_per_token());
+      CHECK(same_bits(run(repacked, set.tokens, 7), logits));
+    }
+  });
+}
+
+// What quantization lost stays lost: the weights are q * scale, and the file that they go to says so.
+TEST_CASE("equal bits: int8 weights loaded as fp32 are the products of value and scale") {
+  TemporaryDirectory directory;
+  std::string path = directory / "int8";
+  for_each_model([&](const ReferenceSet& set, const std::string& name) {
+    convert(set.model(name), path, "cpu fp32i8");
+    auto int8 = load_file(path), fp32 = load_file(path, "cpu fp32");
+    CHECK(relative_error(run(fp32, set.tokens), run(int8, set.tokens)) <= 1e-5);
+    const Tensor &packed = int8->weights().head.head, &plain = fp32->weights().head.head;
+    int64_t steps = (packed.cols() + 63) / 64, wrong = 0;
+    for (int64_t row = 0; row < packed.rows(); row++) {
+      for (int64_t input = 0; input < packed.cols(); input++) {
+        // As drawn in ops/layout.h: steps of 64 inputs, { bf16 scales [2][16], int8 [16][16][4] }.
+        const std::byte* step = packed.data + (row / 16 * steps + input / 64) * (64 + 1024);
+        auto scale = reinterpret_cast<const uint16_t*>(step)[input % 64 / 32 * 16 + row % 16];
+        auto q = reinterpret_cast<const int8_t*>(step + 64)[(input % 64 / 4 * 16 + row % 16) * 4 + input % 4];
+        float expected = static_cast<float>(q) * to_float(BFloat16{scale});
+        wrong += plain.f32()[row / 16 * 16 * packed.cols() + input * 16 + row % 16] == expected ? 0 : 1;
+      }
+    }
+    CHECK(wrong == 0);
+  });
+}
+
+TEST_CASE("equal bits: progress of repacking ends where everything is done") {
+  TemporaryDirectory directory;
+  std::string path = directory / "fp32";
+  convert(data_path("reference/models/v6.pth"), path, "cpu fp32");
+  uint64_t last = 0, end = 0;
+  LoadOptions load;
+  load.strategy = "cpu bf16i8";
+  load.progress = [&](const std::string& what, uint64_t done, uint64_t total) {
+    CHECK(what == "converting weights");
+    CHECK(done > last);
+    CHECK(done <= total);
+    last = done;
+    end = total;
+  };
+  Model::load(ModelFile::open(path), load);
+  CHECK(last == end);
+  CHECK(end > 0);
+}
+
+}  // namespace rwkv::test
+
+TEST_SUITE_END();
