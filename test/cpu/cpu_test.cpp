@@ -77,6 +77,7 @@ TEST_CASE("matmul: all epilogues") {
 TEST_CASE("matmul: several products in a call give what each gives alone") {
   check_matmul_of_several(implementation());
 }
+TEST_CASE("matmul: threads do not disturb each other") { check_matmul_repeatedly(implementation()); }
 TEST_CASE("matmul: smallest and largest numbers, infinities, NaN") {
   check_matmul_extremes(implementation());
 }

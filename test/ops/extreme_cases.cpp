@@ -69,6 +69,15 @@ void check_matmul_extremes(const Implementation& implementation) {
     }
     for (DType dtype : weight_types) check_not_finite(implementation, {layout, dtype, 45, 70});
   }
+  // Nothing of a product stays behind for the next one.
+  for (Layout layout : implementation.layouts()) {
+    for (DType dtype : weight_types) {
+      ProductCase before({layout, dtype, 20, 128}, Epilogue::none, 3, 1);
+      std::fill(before.x.begin(), before.x.end(), NAN);
+      run_alone(implementation[0], before, {0, 3});
+      check_case(implementation, {{layout, dtype, 20, 33}, Epilogue::none, 3, 2});
+    }
+  }
   // What underflows to -0 alone must do so among others, too.
   for (Layout layout : implementation.layouts()) {
     ProductCase c({layout, DType::f32, 20, 40}, Epilogue::none, 12, 1);

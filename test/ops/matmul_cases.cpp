@@ -80,4 +80,21 @@ void check_matmul_of_several(const Implementation& implementation) {
   CHECK(run_alone(implementation[0], empty, {0, 0}).empty());
 }
 
+void check_matmul_repeatedly(const Implementation& implementation) {
+  for (Layout layout : implementation.layouts()) {
+    ProductCase c({layout, DType::f32, 1000, 300}, Epilogue::none, 25, 1);
+    std::vector<float> expected = run_alone(implementation[0], c, {0, c.tokens});
+    for (size_t d = 1; d < implementation.size(); d++) {
+      Bench bench = implementation[d];
+      CAPTURE(bench.device.description());
+      OnDevice on_device(bench.device, c, {0, c.tokens});
+      Product product = on_device.product();
+      for (int i = 0; i < 20; i++) {
+        bench.ops.matmul({&product, 1});
+        REQUIRE(same_bits(on_device.result(), expected));
+      }
+    }
+  }
+}
+
 }  // namespace rwkv::test

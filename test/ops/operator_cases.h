@@ -66,6 +66,8 @@ void check_matmul(const Implementation& implementation, Layout layout, DType dty
 void check_epilogues(const Implementation& implementation, Layout layout, DType dtype);
 /// Several products in one call, of different layouts, types and shapes.
 void check_matmul_of_several(const Implementation& implementation);
+/// Enough work that threads overlap, again and again.
+void check_matmul_repeatedly(const Implementation& implementation);
 /// The smallest and largest numbers of each type; infinities and NaN.
 void check_matmul_extremes(const Implementation& implementation);
 /// exp, tanh, sigmoid, silu over the whole range of floats.
