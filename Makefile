@@ -55,13 +55,18 @@ app_sources := $(wildcard apps/*.cpp apps/common/*.cpp tools/*.cpp)
 program_sources := $(if $(app_sources),$(shell grep -lw '^int main' $(app_sources)))
 common_sources := $(filter-out $(program_sources),$(app_sources))
 test_sources := $(call find,test)
+# The emulated CUDA device, for tests. Its half types are compared with the toolkit's where there is one.
+emulator_sources := $(wildcard cuda/emulator/*.cpp)
+toolkit := $(wildcard /usr/local/cuda/include/cuda_fp16.h)
+test_sources := $(filter-out $(if $(toolkit),,test/cuda/emulator/toolkit%),$(test_sources))
 
 object = $(patsubst %.cpp,$(BUILD)/%.o,$(1))
 kernel_objects := $(foreach isa,$(ISAS),$(kernel_sources:%.cpp=$(BUILD)/%.$(isa).o))
-objects := $(call object,$(library_sources) $(app_sources) $(test_sources)) $(kernel_objects)
+objects := $(call object,$(library_sources) $(app_sources) $(test_sources) $(emulator_sources)) $(kernel_objects)
 programs := $(program_sources:%.cpp=$(BUILD)/%)
 library := $(BUILD)/librwkv.a
 common := $(BUILD)/apps/common.a
+emulator := $(BUILD)/libcuda-emulator.a
 test_program := $(BUILD)/test/rwkv-test
 vocabulary := $(BUILD)/share/rwkv/rwkv_vocab_v20230424.txt
 vocabulary20b := $(BUILD)/share/rwkv/20B_tokenizer.json
@@ -73,6 +78,9 @@ sanitize := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -f
 language := -std=c++20 -I. -Wall -Wextra -Wpedantic
 flags := $(language) $(WERROR) -Wno-maybe-uninitialized $(if $(SANITIZE),-O1,-O2) -g $(sanitize) $(CXXFLAGS) -ffp-contract=off
 kernel_flags := $(filter-out -m%,$(flags)) $(if $(SANITIZE),-O2,-O3)
+# Of the kernels the thread sanitizer shall see the accesses, of the emulator not.
+emulator_flags := $(filter-out -fsanitize=thread,$(flags))
+cuda_test_flags := -Icuda/emulator/include -Wno-unknown-pragmas
 root = $(if $(filter /%,$(1)),$(1),$(CURDIR)/$(1))
 test_defines := -DTEST_DATA_DIR='"$(CURDIR)/test/data"' -DRWKV_PROGRAMS='"$(call root,$(BUILD))"' \
   -DRWKV_WORLD_VOCABULARY='"$(call root,$(vocabulary))"'
@@ -155,6 +163,15 @@ $(BUILD)/%.o: %.cpp $(BUILD)/flags | $(setup)
 $(BUILD)/test/%.o: test/%.cpp $(BUILD)/flags | $(setup)
 	$(call compile,$<,$(flags) $(test_defines))
 
+$(BUILD)/test/cuda/%.o: test/cuda/%.cpp $(BUILD)/flags | $(setup)
+	$(call compile,$<,$(flags) $(test_defines) $(cuda_test_flags))
+
+$(BUILD)/test/cuda/emulator/toolkit.o: test/cuda/emulator/toolkit.cpp $(BUILD)/flags | $(setup)
+	$(call compile,$<,$(flags) -isystem $(dir $(toolkit)))
+
+$(BUILD)/cuda/emulator/%.o: cuda/emulator/%.cpp $(BUILD)/flags | $(setup)
+	$(call compile,$<,$(emulator_flags))
+
 define kernel_rule
 $$(BUILD)/cpu/kernels/%.$(1).o: cpu/kernels/%.cpp $$(BUILD)/flags | $$(setup)
 	$$(call compile,$$< ($(1)),$$(kernel_flags) -DISA=$(1))
@@ -163,7 +180,8 @@ $(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
 
 $(library): $(call object,$(library_sources)) $(kernel_objects)
 $(common): $(call object,$(common_sources))
-$(library) $(common): $(BUILD)/sources
+$(emulator): $(call object,$(emulator_sources))
+$(library) $(common) $(emulator): $(BUILD)/sources
 	$(call say,AR,$@)
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
@@ -171,7 +189,7 @@ $(library) $(common): $(BUILD)/sources
 $(programs): %: %.o $(common) $(library)
 	$(call link,$^)
 
-$(test_program): $(call object,$(test_sources)) $(common) $(library) $(BUILD)/sources
+$(test_program): $(call object,$(test_sources)) $(common) $(library) $(emulator) $(BUILD)/sources
 	$(call link,$(filter-out $(BUILD)/sources,$^))
 
 $(demo): apps/demo/guide-2.5m.pth apps/demo/guide-2.5m.vocab.txt $(BUILD)/tools/rwkv-convert
@@ -189,6 +207,12 @@ endef
 
 $(BUILD)/tidy/%: %.cpp $(BUILD)/%.o .clang-tidy
 	$(call tidy_recipe,$<,$(test_defines))
+
+$(BUILD)/tidy/test/cuda/%: test/cuda/%.cpp $(BUILD)/test/cuda/%.o .clang-tidy
+	$(call tidy_recipe,$<,$(test_defines) $(cuda_test_flags))
+
+$(BUILD)/tidy/test/cuda/emulator/toolkit: test/cuda/emulator/toolkit.cpp $(BUILD)/test/cuda/emulator/toolkit.o .clang-tidy
+	$(call tidy_recipe,$<,-isystem $(dir $(toolkit)))
 
 define kernel_tidy_rule
 $$(BUILD)/tidy/cpu/kernels/%.$(1): cpu/kernels/%.cpp $$(BUILD)/cpu/kernels/%.$(1).o .clang-tidy

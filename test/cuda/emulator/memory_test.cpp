@@ -1,0 +1,356 @@
+// Memory: what is out of bounds, on the wrong side, freed or never written is found.
+#include "cuda/emulator/memory.h"
+
+#include <cmath>
+#include <limits>
+
+#include "test/cuda/emulator/support.h"
+
+namespace rwkv::test::emulated {
+
+namespace {
+
+__global__ void write_at(float* out, long index) {
+  if (threadIdx.x == 0) out[index] = 1;
+}
+
+__global__ void copy_from(const float* in, float* out, unsigned count) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < count) out[i] = in[i];
+}
+
+struct Tensors {
+  const float* in;
+  float* out;
+  int count;
+};
+__global__ void copy_tensors(Tensors tensors) {
+  const auto i = static_cast<int>(threadIdx.x);
+  if (i < tensors.count) tensors.out[i] = tensors.in[i];
+}
+
+__global__ void sum_unwritten_shared(float* out) {
+  SHARED_ARRAY(float, values, 32);
+  DYNAMIC_SHARED_ARRAY(float, more);
+  out[threadIdx.x] = std::isnan(values[threadIdx.x]) && std::isnan(more[threadIdx.x]) ? 1.0f : 0.0f;
+}
+
+// Each block leaves its values to the next, which must not see them.
+__global__ void stale_shared(float* out) {
+  SHARED_ARRAY(float, value, 1);
+  if (std::isnan(value[0])) atomicAdd(out, 1.0f);
+  value[0] = 1;
+}
+
+template <int count>
+__global__ void shared_bound(float* out, int index) {
+  SHARED_ARRAY(float, values, count);
+  float* pointer = values;
+  pointer[index] = 1;
+  out[0] = 1;
+}
+
+__global__ void dynamic_bound(float* out, int index) {
+  DYNAMIC_SHARED_ARRAY(float, values);
+  values[index] = 1;
+  out[0] = 1;
+}
+
+template <int count>
+__global__ void static_size(float* out) {
+  SHARED_ARRAY(char, values, count);
+  values[0] = 1;
+  out[0] = values[0];
+}
+
+__global__ void load_vector(const float* in, float* out, int offset) {
+  const auto* address = reinterpret_cast<const char*>(in) + offset;
+  const float4 value = __ldg(reinterpret_cast<const float4*>(address));
+  if (threadIdx.x == 0) out[0] = value.x;
+}
+
+__global__ void fill_stack(float* out, int depth) {
+  volatile char bytes[16 * 1024];
+  bytes[0] = static_cast<char>(depth);
+  if (depth > 0) fill_stack(out, depth - 1);
+  out[0] = bytes[0];
+}
+
+bool all_nan(const std::vector<float>& values) {
+  return std::all_of(values.begin(), values.end(), [](float value) { return std::isnan(value); });
+}
+
+// A write by a kernel; the report, or the address sanitizer's words where that is linked and sees it by the
+// byte.
+std::string report_of_write(size_t count, long index) {
+  emulator::configure(quiet());
+  auto* out = allocate<float>(count);
+  launch(write_at, 1, 32, out, index);
+  cudaDeviceSynchronize();
+  return emulator::report();
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("emulator");
+
+TEST_CASE("a kernel's access outside allocations is reported with kernel, thread and place") {
+  const std::string far = report_of_write(64, 1024);
+  CHECK_MESSAGE(has(far, "write_at, block (0, 0, 0), thread (0, 0, 0)"), far);
+  CHECK_MESSAGE(has(far, "a write at "), far);
+  CHECK_MESSAGE(has(far, "3840 bytes behind the end of allocation 1 of 256 bytes on device 0"), far);
+  CHECK(cudaGetLastError() == cudaErrorIllegalAddress);
+  CHECK(cudaDeviceSynchronize() == cudaErrorIllegalAddress);
+  CHECK(has(report_of_write(64, 64), "behind the end of allocation 1 of 256 bytes"));
+  CHECK(has(report_of_write(64, -1025), "a write at "));
+  for_all_orders([] {
+    auto* out = allocate<float>(64);
+    launch(write_at, 1, 32, out, 63L);
+    REQUIRE(download(out, 64)[63] == 1);
+    REQUIRE(emulator::report().empty());
+  });
+}
+
+TEST_CASE("a write into the last bytes of an allocation's alignment is found") {
+  // The address sanitizer ends the process at the line; without it the bytes are looked at after the kernel.
+  const Ending ending = in_child([] {
+    const std::string report = report_of_write(10, 10);
+    fputs(report.c_str(), stdout);
+    fflush(stdout);
+  });
+  CHECK_MESSAGE((has(ending.output, "0 bytes behind the end of allocation 1 of 40 bytes") ||
+                 has(ending.output, "use-after-poison")),
+                ending.output);
+}
+
+TEST_CASE("reads of null, host and another device's memory are reported") {
+  Settings settings = quiet();
+  settings.devices = 2;
+  emulator::configure(settings);
+  auto* out = allocate<float>(32);
+  launch(copy_from, 1, 32, static_cast<const float*>(nullptr), out, 32u);
+  CHECK(cudaDeviceSynchronize() == cudaErrorIllegalAddress);
+  CHECK_MESSAGE(has(emulator::report(), "a read at "), emulator::report());
+  CHECK(has(emulator::report(), "a null pointer"));
+
+  for (const bool in_structure : {false, true}) {
+    emulator::configure(settings);
+    out = allocate<float>(32);
+    const std::vector<float> host(32);
+    const cudaError_t error = in_structure ? launch(copy_tensors, 1, 32, Tensors{host.data(), out, 32})
+                                           : launch(copy_from, 1, 32, host.data(), out, 32u);
+    CHECK(error == cudaErrorIllegalAddress);
+    CHECK_MESSAGE(has(emulator::report(), "argument 1: the address of host memory that is not pinned"),
+                  emulator::report());
+  }
+
+  emulator::configure(settings);
+  const auto* there = allocate<float>(32);
+  cudaSetDevice(1);
+  out = allocate<float>(32);
+  CHECK(launch(copy_from, 1, 32, there, out, 32u) == cudaErrorIllegalAddress);
+  CHECK_MESSAGE(has(emulator::report(), "on device 0, out of reach for device 1"), emulator::report());
+}
+
+TEST_CASE("a kernel reaches pinned, registered and enabled peers' memory") {
+  Settings settings = quiet();
+  settings.devices = 2;
+  emulator::configure(settings);
+  const float* there = upload(ascending(32));
+  float* pinned = nullptr;
+  REQUIRE(cudaMallocHost(&pinned, 32 * sizeof(float)) == cudaSuccess);
+  for (int i = 0; i < 32; i++) pinned[i] = 7;
+  std::vector<float> registered(32, 8);
+  REQUIRE(cudaHostRegister(registered.data(), 32 * sizeof(float), cudaHostRegisterDefault) == cudaSuccess);
+  cudaSetDevice(1);
+  auto* out = allocate<float>(32);
+  int can = 0;
+  REQUIRE(cudaDeviceCanAccessPeer(&can, 1, 0) == cudaSuccess);
+  CHECK(can == 1);
+  REQUIRE(cudaDeviceEnablePeerAccess(0, 0) == cudaSuccess);
+  CHECK(cudaDeviceEnablePeerAccess(0, 0) == cudaErrorPeerAccessAlreadyEnabled);
+  launch(copy_from, 1, 32, there, out, 32u);
+  CHECK(download(out, 32) == ascending(32));
+  launch(copy_from, 1, 32, static_cast<const float*>(pinned), out, 32u);
+  CHECK(download(out, 32) == std::vector<float>(32, 7));
+  launch(copy_tensors, 1, 32, Tensors{registered.data(), out, 32});
+  CHECK(download(out, 32) == std::vector<float>(32, 8));
+  CHECK(cudaHostUnregister(registered.data()) == cudaSuccess);
+  CHECK(cudaHostUnregister(registered.data()) == cudaErrorHostMemoryNotRegistered);
+  CHECK(launch(copy_tensors, 1, 32, Tensors{registered.data(), out, 32}) == cudaErrorIllegalAddress);
+}
+
+TEST_CASE("host code that touches device memory ends with a line that says which") {
+  const Ending ending = in_child([] {
+    emulator::configure(quiet());
+    volatile auto* memory = allocate<float>(25);
+    memory[3] = 1;
+  });
+  CHECK(ending.died);
+  CHECK_MESSAGE(has(ending.output, "host code touched byte 12 of allocation 1 of 100 bytes on device 0"),
+                ending.output);
+  const Ending after_kernel = in_child([] {
+    emulator::configure(quiet());
+    auto* memory = allocate<float>(32);
+    launch(write_at, 1, 32, memory, 0L);
+    cudaDeviceSynchronize();
+    volatile float value = memory[0];
+    (void)value;
+  });
+  CHECK(after_kernel.died);
+  const Ending freed = in_child([] {
+    emulator::configure(quiet());
+    float* memory = nullptr;
+    cudaMallocHost(&memory, 400);
+    memory[0] = 1;
+    cudaFreeHost(memory);
+    static_cast<volatile float*>(memory)[1] = 1;
+  });
+  CHECK(freed.died);
+  CHECK_MESSAGE(has(freed.output, "freed memory, byte 4 of allocation 1 of 400 bytes of pinned memory"),
+                freed.output);
+}
+
+TEST_CASE("copies with a pointer of the wrong side, or beyond an allocation, are refused with a report") {
+  std::vector<float> host(100);
+  const auto refused = [&](auto action, cudaError_t error, const std::string& words) {
+    emulator::configure(quiet());
+    auto* device = allocate<float>(100);
+    CHECK(action(device) == error);
+    CHECK_MESSAGE(has(emulator::report(), words), emulator::report());
+    CHECK(cudaGetLastError() == error);
+    CHECK(cudaGetLastError() == cudaSuccess);
+  };
+  refused([&](float* device) { return cudaMemcpy(host.data(), device, 400, cudaMemcpyHostToDevice); },
+          cudaErrorInvalidMemcpyDirection, "a copy from device to host memory, called as kind 1");
+  refused([&](float* device) { return cudaMemcpy(device, host.data(), 404, cudaMemcpyHostToDevice); },
+          cudaErrorInvalidValue, "404 bytes that begins at byte 0 of allocation 1 of 400 bytes");
+  refused([&](float* device) { return cudaMemcpy(host.data(), device + 1, 400, cudaMemcpyDefault); },
+          cudaErrorInvalidValue, "begins at byte 4");
+  refused([&](float*) { return cudaMemset(host.data(), 0, 4); }, cudaErrorInvalidValue,
+          "cudaMemset of host memory");
+  refused([&](float* device) { return cudaFree(device + 1); }, cudaErrorInvalidValue, "cudaFree of byte 4");
+  refused([&](float* device) { return cudaFreeHost(device); }, cudaErrorInvalidValue,
+          "cudaFreeHost of byte 0");
+  refused(
+      [&](float* device) {
+        cudaFree(device);
+        return cudaFree(device);
+      },
+      cudaErrorInvalidValue, "freed memory");
+}
+
+TEST_CASE("fresh memory is poison: device, pinned and shared, in every block") {
+  for_all_orders(
+      [] {
+        auto* device = allocate<float>(100);
+        float* pinned = nullptr;
+        REQUIRE(cudaMallocHost(&pinned, 400) == cudaSuccess);
+        REQUIRE(all_nan({pinned, pinned + 100}));
+        REQUIRE(all_nan(download(device, 100)));
+        cudaFree(device);
+        device = allocate<float>(100);
+        REQUIRE(all_nan(download(device, 100)));
+        launch_in(nullptr, sum_unwritten_shared, 1, 32, 128, device);
+        REQUIRE(download(device, 32) == std::vector<float>(32, 1));
+        cudaMemset(device, 0, 4);
+        launch(stale_shared, 5, 1, device);
+        REQUIRE(download(device, 1)[0] == 5);
+      },
+      5);
+}
+
+TEST_CASE("writes beyond shared memory are found") {
+  struct Case {
+    void (*action)();
+    const char* words;
+  };
+  const Case cases[] = {
+      {[] { launch(shared_bound<8>, 1, 1, allocate<float>(1), 9); }, "a write outside the shared arrays"},
+      {[] { launch(shared_bound<8>, 1, 1, allocate<float>(1), -1); }, "a write outside the shared arrays"},
+      {[] { launch_in(nullptr, dynamic_bound, 1, 1, 32, allocate<float>(1), -1); },
+       "a write outside the shared arrays"},
+      {[] { launch_in(nullptr, dynamic_bound, 1, 1, 32, allocate<float>(1), 8); }, "a write at "},
+  };
+  static void (*action)() = nullptr;
+  for (const Case& one : cases) {
+    action = one.action;
+    const Ending ending = in_child([] {
+      emulator::configure(quiet());
+      action();
+      cudaDeviceSynchronize();
+      fputs(emulator::report().c_str(), stdout);
+      fflush(stdout);
+    });
+    CHECK_MESSAGE((has(ending.output, one.words) || has(ending.output, "use-after-poison")), ending.output);
+  }
+  for_all_orders(
+      [] {
+        auto* out = allocate<float>(1);
+        launch(shared_bound<8>, 1, 1, out, 7);
+        launch_in(nullptr, dynamic_bound, 1, 1, 32, out, 7);
+        REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
+      },
+      5);
+}
+
+TEST_CASE("shared memory has the limits of a device") {
+  emulator::configure(quiet());
+  launch(static_size<48 * 1024>, 1, 1, allocate<float>(1));
+  CHECK(cudaDeviceSynchronize() == cudaSuccess);
+  launch(static_size<48 * 1024 + 1>, 1, 1, allocate<float>(1));
+  CHECK(cudaDeviceSynchronize() == cudaErrorLaunchOutOfResources);
+  CHECK_MESSAGE(has(emulator::report(), "more than 49152 bytes of static shared memory"), emulator::report());
+
+  emulator::configure(quiet());
+  auto* out = allocate<float>(1);
+  CHECK(launch_in(nullptr, dynamic_bound, 1, 1, 48 * 1024 + 1, out, 0) == cudaErrorInvalidValue);
+  CHECK(cudaFuncSetAttribute(dynamic_bound, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 * 1024 + 1) ==
+        cudaErrorInvalidValue);
+  REQUIRE(cudaFuncSetAttribute(dynamic_bound, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 * 1024) ==
+          cudaSuccess);
+  launch_in(nullptr, dynamic_bound, 1, 1, 64 * 1024, out, 16 * 1024 - 1);
+  CHECK(cudaDeviceSynchronize() == cudaSuccess);
+}
+
+TEST_CASE("a misaligned vector load is reported") {
+  for (const int offset : {0, 16, 4, 8}) {
+    emulator::configure(quiet());
+    float* in = upload(ascending(32));
+    launch(load_vector, 1, 32, static_cast<const float*>(in), allocate<float>(1), offset);
+    CHECK(cudaDeviceSynchronize() == (offset % 16 == 0 ? cudaSuccess : cudaErrorMisalignedAddress));
+  }
+}
+
+TEST_CASE("a full stack is reported") {
+  emulator::configure(quiet());
+  auto* out = allocate<float>(1);
+  launch(fill_stack, 1, 1, out, 2);
+  CHECK(cudaDeviceSynchronize() == cudaSuccess);
+  launch(fill_stack, 1, 1, out, 1000);
+  CHECK(cudaDeviceSynchronize() == cudaErrorLaunchFailure);
+  CHECK_MESSAGE(has(emulator::report(), "the thread's stack is full"), emulator::report());
+}
+
+TEST_CASE("a device has the memory it was given, and says how much is free") {
+  emulator::configure(quiet());
+  size_t free = 0, total = 0;
+  REQUIRE(cudaMemGetInfo(&free, &total) == cudaSuccess);
+  CHECK(total == 64 << 20);
+  CHECK(free == total);
+  void* half = nullptr;
+  REQUIRE(cudaMalloc(&half, total / 2) == cudaSuccess);
+  void* rest = &rest;
+  CHECK(cudaMalloc(&rest, total / 2 + 1) == cudaErrorMemoryAllocation);
+  CHECK(rest == nullptr);
+  CHECK(cudaMalloc(&rest, std::numeric_limits<size_t>::max()) == cudaErrorMemoryAllocation);
+  REQUIRE(cudaMemGetInfo(&free, &total) == cudaSuccess);
+  CHECK(free == total / 2);
+  REQUIRE(cudaFree(half) == cudaSuccess);
+  REQUIRE(cudaMalloc(&rest, total) == cudaSuccess);
+  CHECK(emulator::counters().peak_device_bytes == total);
+}
+
+TEST_SUITE_END();
+
+}  // namespace rwkv::test::emulated
