@@ -122,26 +122,10 @@ std::vector<T> read_vector(const TensorFileHeader& header, const MappedFile& fil
   return values;
 }
 
-void check_kind(const TensorFileHeader& header, const std::string& path) {
-  const std::string *format = header.metadata_value(model_format_key),
-                    *kind = header.metadata_value(kind_key);
-  if (format == nullptr || kind == nullptr) {
-    throw Error(
-        fmt::format("{}: not a state file of this program; convert a .pth state with rwkv-convert", path));
-  }
-  if (*format != model_format) {
-    throw Error(fmt::format("{}: written in format {}, this program reads format {}", path,
-                            printable(*format), model_format));
-  }
-  if (*kind != state_kind) {
-    throw Error(fmt::format("{}: a {}, where a state file is expected", path, printable(*kind)));
-  }
-}
-
 Session read_container(const MappedFile& file, const std::shared_ptr<const Model>& model) {
   const Config& config = model->config();
   TensorFileHeader header = parse_tensor_file(file.bytes(), file.path());
-  check_kind(header, file.path());
+  check_state_header(header, file.path());
   constexpr size_t parts_of_layer = 3, other_parts = 2;
   if (header.entries.size() > parts_of_layer * static_cast<size_t>(config.n_layer) + other_parts) {
     throw Error(wrong_shape(file.path(), config));
@@ -249,6 +233,22 @@ std::string note_for(const std::string& source, const Config& config) {
 }
 
 }  // namespace
+
+void check_state_header(const TensorFileHeader& header, const std::string& path) {
+  const std::string *format = header.metadata_value(model_format_key),
+                    *kind = header.metadata_value(kind_key);
+  if (format == nullptr || kind == nullptr) {
+    throw Error(
+        fmt::format("{}: not a state file of this program; convert a .pth state with rwkv-convert", path));
+  }
+  if (*format != model_format) {
+    throw Error(fmt::format("{}: written in format {}, this program reads format {}", path,
+                            printable(*format), model_format));
+  }
+  if (*kind != state_kind) {
+    throw Error(fmt::format("{}: a {}, where a state file is expected", path, printable(*kind)));
+  }
+}
 
 void save_session(const std::string& path, const Session& session) {
   const Model& model = session.state.model();

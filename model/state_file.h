@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "core/tensor_file.h"
 #include "model/checkpoint/pth.h"
 #include "model/state.h"
 
@@ -16,5 +17,8 @@ struct StateShape {
 /// of its shape alike: checkpoints have [head, value, key] in all of them, and the file [head, key, value].
 /// Throws Error.
 StateShape convert_state(const Checkpoint& checkpoint, const std::string& path);
+
+/// Throws Error when the metadata do not say that it is a state file of this format.
+void check_state_header(const TensorFileHeader& header, const std::string& path);
 
 }  // namespace rwkv

@@ -108,7 +108,11 @@ void verify(const std::string& path) {
   TensorFileHeader header = parse_tensor_file(file.bytes(), path);
   const std::string* kind = header.metadata_value("rwkv.kind");
   bool model = kind == nullptr || *kind != "state";
-  if (model) ModelFile::open(file);
+  if (model) {
+    ModelFile::open(file);
+  } else {
+    check_state_header(header, path);
+  }
   ProgressLine progress;
   verify_checksums(header, file.bytes(), path,
                    [&](uint64_t done, uint64_t total) { progress.show("verifying", done, total); });
