@@ -143,7 +143,6 @@ void ChatLoop::answer(const std::string& message) {
 void ChatLoop::regenerate() {
   auto start = Clock::now();
   if (!conversation_->undo_reply()) throw Error("there is no reply to draw again: write a message first");
-  last_.message_tokens = 0;
   reply(start);
 }
 

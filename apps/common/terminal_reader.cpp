@@ -90,13 +90,14 @@ class TerminalReader final : public LineReader {
   Input read(std::string& line) override {
     int length = 0;
     set_handler(SIGTSTP, on_stop);
+    el_set(editor_, EL_PREP_TERM, 1);  // before the prompt is seen: what is typed then is echoed once
     const char* text = el_gets(editor_, &length);
     std::signal(SIGTSTP, SIG_DFL);
-    if (interrupted()) {
+    if (text == nullptr || length <= 0) {
+      if (!interrupted()) return Input::end;
       el_reset(editor_);
       return Input::interrupted;
     }
-    if (text == nullptr || length <= 0) return Input::end;
     line.assign(text, static_cast<size_t>(length));
     HistEvent event;
     if (line.find_first_not_of(" \t\n") != std::string::npos)
