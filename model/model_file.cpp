@@ -177,7 +177,11 @@ Config read_config(const TensorFileHeader& header, const std::string& path) {
   auto known = version_of(version);
   if (!known) throw Error(fmt::format("{}: RWKV version {} is not supported", path, printable(version)));
   config.version = *known;
-  config.has_time_state = number(header, "rwkv.time_state", path) != 0;
+  int64_t time_state = number(header, "rwkv.time_state", path);
+  if (time_state != 0 && time_state != 1) {
+    throw Error(fmt::format("{}: metadata 'rwkv.time_state' is {}, not 0 or 1", path, time_state));
+  }
+  config.has_time_state = time_state == 1;
   for_each_size(config, [&](const char* name, int64_t& value) {
     value = number(header, std::string("rwkv.") + name, path);
   });
