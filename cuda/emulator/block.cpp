@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "cuda/emulator/block_state.h"
 #include "cuda/emulator/random.h"
 
 uint3 threadIdx, blockIdx;
@@ -13,43 +14,6 @@ dim3 blockDim, gridDim;
 namespace emulator {
 
 namespace {
-
-enum class State : uint8_t { ready, at_barrier, at_warp, done };
-
-struct Thread {
-  Fiber* fiber;
-  State state;
-  Site site;
-  uint3 index;
-};
-
-// Where the lanes of a mask meet. It stays in use until the last of them has read what it came for.
-struct Rendezvous {
-  bool open;
-  int readers;
-  unsigned mask, arrived, votes;
-  Meeting meeting;
-  Site site;
-  uint64_t values[32];
-};
-
-// Each lane is at one rendezvous at most, and one more may be opened.
-struct Warp {
-  unsigned live;
-  int used;
-  Rendezvous meetings[33];
-};
-
-// The block that runs. There is one at a time.
-struct Block {
-  Thread threads[max_threads];
-  Warp warps[max_threads / 32];
-  int count, live, current;
-  // Ring of threads that can go on, in the order of their turns.
-  int ready[max_threads], first, ready_count;
-  int at_barrier, votes, result;
-  Site barrier;
-};
 
 Block block;
 // The thread sanitizer needs a fiber per thread, and others for the next block, to see races between blocks.
@@ -71,7 +35,7 @@ void push_ready(int thread) {
   if (front) block.first = (block.first + max_threads - 1) % max_threads;
   block.ready[front ? block.first : (block.first + block.ready_count) % max_threads] = thread;
   block.ready_count++;
-  block.threads[thread].state = State::ready;
+  block.threads[thread].state = ThreadState::ready;
 }
 
 int pop_ready() {
@@ -139,7 +103,7 @@ void end_thread() {
   Thread& self = block.threads[block.current];
   Warp& warp = block.warps[block.current / 32];
   const unsigned bit = 1u << (block.current % 32);
-  self.state = State::done;
+  self.state = ThreadState::done;
   block.live--;
   warp.live &= ~bit;
   if (block.at_barrier > 0) {
@@ -189,7 +153,7 @@ void begin_block(uint64_t index) {
   for (int i = 0; i < block.count; i++) {
     const auto n = static_cast<unsigned>(i);
     block.threads[i] = {nullptr,
-                        State::ready,
+                        ThreadState::ready,
                         {"its start", 0},
                         {n % blockDim.x, n / blockDim.x % blockDim.y, n / blockDim.x / blockDim.y}};
   }
@@ -269,7 +233,7 @@ Rendezvous& meet_warp(unsigned mask, uint64_t value, bool vote, Meeting meeting,
   Warp& warp = block.warps[block.current / 32];
   Thread& self = block.threads[block.current];
   self.site = site;
-  self.state = State::at_warp;
+  self.state = ThreadState::at_warp;
   block_counts.warp_primitives++;
   if ((mask >> lane_index & 1) == 0)
     stop_kernel(cudaErrorLaunchFailure, "a warp primitive whose mask 0x%08x lacks the calling lane %d", mask,
@@ -311,7 +275,7 @@ void stop_kernel(cudaError_t error, const char* format, ...) {
                kernel_name, blockIdx.x, blockIdx.y, blockIdx.z, self.index.x, self.index.y, self.index.z);
   if (self.site.line != 0) {
     used += snprintf(failure.text + used, sizeof failure.text - static_cast<size_t>(used), ", %s %s:%d",
-                     self.state == State::ready ? "after" : "at", self.site.file, self.site.line);
+                     self.state == ThreadState::ready ? "after" : "at", self.site.file, self.site.line);
   }
   used += snprintf(failure.text + used, sizeof failure.text - static_cast<size_t>(used), ": ");
   va_list arguments;
@@ -360,7 +324,7 @@ Failure run_grid(const Kernel& kernel, const cudaLaunchConfig_t& config, const c
 int block_barrier(bool predicate, Site site) {
   Thread& self = block.threads[block.current];
   self.site = site;
-  self.state = State::at_barrier;
+  self.state = ThreadState::at_barrier;
   block_counts.barriers++;
   if (block.live < block.count) {
     stop_kernel(cudaErrorLaunchFailure, "__syncthreads after %d threads of the block have ended",
@@ -379,7 +343,7 @@ int block_barrier(bool predicate, Site site) {
   if (block.at_barrier == block.live) {
     block.at_barrier = 0;
     block.result = block.votes;
-    wake(0, block.count, [](int thread) { return block.threads[thread].state == State::at_barrier; });
+    wake(0, block.count, [](int thread) { return block.threads[thread].state == ThreadState::at_barrier; });
   }
   next_thread(false);
   race_acquire(&barrier_mark);

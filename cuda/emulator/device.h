@@ -17,6 +17,8 @@
 #define __global__
 #define __device__
 #define __host__
+// Declarations, for which no parentheses may stand around what the macro is given.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define __constant__ static_assert(false, "the emulated device has no constant memory");
 #define __shared__ static_assert(false, "write SHARED_ARRAY or DYNAMIC_SHARED_ARRAY");
 #define __forceinline__ inline
@@ -30,6 +32,7 @@
   [count] = *static_cast<T(*)[count]>(::emulator::shared_array(&name##_site, sizeof(T[count]), alignof(T)))
 /// T* name: the dynamic shared memory of the launch.
 #define DYNAMIC_SHARED_ARRAY(T, name) T* name = static_cast<T*>(::emulator::dynamic_shared_memory())
+// NOLINTEND(bugprone-macro-parentheses)
 
 namespace emulator {
 

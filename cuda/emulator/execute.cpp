@@ -75,11 +75,14 @@ void run_kernel(Work& work, int device) {
 }
 
 // Addresses of programs, stacks and heaps; sanitizers' own memory lies below.
-bool may_be_address(uint64_t word) { return word >= 0x500000000000 && word < 0x800000000000; }
+bool may_be_address(const void* address) {
+  const auto word = reinterpret_cast<uintptr_t>(address);
+  return word >= 0x500000000000 && word < 0x800000000000;
+}
 
-bool mapped(uint64_t word) {
+bool mapped(void* address) {
   unsigned char in_core = 0;
-  return mincore(reinterpret_cast<void*>(word / 4096 * 4096), 1, &in_core) == 0;
+  return mincore(static_cast<char*>(address) - reinterpret_cast<uintptr_t>(address) % 4096, 1, &in_core) == 0;
 }
 
 // What is wrong with a kernel's use of the address, or "".
@@ -147,12 +150,11 @@ cudaError_t check_arguments(const Kernel& kernel, const Argument* arguments, int
   for (int i = 0; i < count; i++) {
     const auto* bytes = static_cast<const char*>(arguments[i].data);
     for (size_t at = 0; at + 8 <= arguments[i].bytes; at += 8) {
-      uint64_t word = 0;
-      memcpy(&word, bytes + at, 8);
-      const bool candidate =
-          memory::owns(reinterpret_cast<void*>(word)) || (may_be_address(word) && mapped(word));
+      void* word = nullptr;
+      memcpy(&word, bytes + at, sizeof word);
+      const bool candidate = memory::owns(word) || (may_be_address(word) && mapped(word));
       if (!candidate) continue;
-      const std::string wrong = unreachable(reinterpret_cast<void*>(word), device);
+      const std::string wrong = unreachable(word, device);
       if (!wrong.empty()) {
         return fail(cudaErrorIllegalAddress, "kernel " + symbol_name(kernel.function) + ", argument " +
                                                  std::to_string(i + 1) + ": the address of " + wrong);

@@ -192,18 +192,3 @@ Float16<F> operator/(Float16<F> a, Float16<F> b) {
 }
 
 }  // namespace emulator
-
-using emulator::__habs;
-using emulator::__hadd;
-using emulator::__hadd2;
-using emulator::__hdiv;
-using emulator::__hfma;
-using emulator::__hfma2;
-using emulator::__hisnan;
-using emulator::__hmax;
-using emulator::__hmin;
-using emulator::__hmul;
-using emulator::__hmul2;
-using emulator::__hneg;
-using emulator::__hsub;
-using emulator::__hsub2;

@@ -20,8 +20,8 @@ struct Allocation {
   bool live;
 };
 
-/// Releases everything; `capacity` bytes per device.
-void reset(size_t capacity);
+/// Releases everything; each device has this many bytes from now on.
+void reset(size_t bytes);
 /// Filled with 0xFF; null when there is not enough.
 void* allocate(int space, size_t bytes);
 /// Whether there was a live allocation of that kind at the address.

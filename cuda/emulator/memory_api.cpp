@@ -69,7 +69,7 @@ Route count_copy(Side to, Side from, size_t bytes) {
 
 cudaError_t enqueue_copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t handle,
                          bool asynchronous) {
-  const cudaStream_t stream = queue::resolve(handle, current_device());
+  auto* stream = queue::resolve(handle, current_device());
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
   Side target{}, source{};
   if (const auto error = find_side(to, bytes, target); error != cudaSuccess) return error;
@@ -98,7 +98,7 @@ cudaError_t enqueue_copy(void* to, const void* from, size_t bytes, cudaMemcpyKin
 }
 
 cudaError_t enqueue_fill(void* pointer, int value, size_t bytes, cudaStream_t handle) {
-  const cudaStream_t stream = queue::resolve(handle, current_device());
+  auto* stream = queue::resolve(handle, current_device());
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
   Side side{};
   if (const auto error = find_side(pointer, bytes, side); error != cudaSuccess) return error;

@@ -82,10 +82,10 @@ CUstream_st* choose_random(const CUstream_st* none) {
 }
 
 CUstream_st* choose_last(const CUstream_st* none) {
-  for (auto stream = streams.rbegin(); stream != streams.rend(); ++stream) {
-    if (stream->get() != none && can_run(**stream)) return stream->get();
-  }
-  return nullptr;
+  const auto last = std::find_if(streams.rbegin(), streams.rend(), [none](const auto& stream) {
+    return stream.get() != none && can_run(*stream);
+  });
+  return last == streams.rend() ? nullptr : last->get();
 }
 
 template <class Done>

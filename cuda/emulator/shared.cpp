@@ -51,7 +51,7 @@ char* new_area() {
 char* dynamic_begin() { return area + area_bytes - (dynamic_bytes + 15) / 16 * 16; }
 
 // Not memset: the thread sanitizer would take it for the kernel's write.
-void fill(char* begin, unsigned char byte, size_t bytes) {
+void fill(char* begin, unsigned char byte, size_t bytes) {  // NOLINT(readability-non-const-parameter)
   asm volatile("rep stosb" : "+D"(begin), "+c"(bytes) : "a"(byte) : "memory");
 }
 

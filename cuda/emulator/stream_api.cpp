@@ -32,7 +32,7 @@ int event_count() { return static_cast<int>(events.size()); }
 
 cudaError_t launch(const cudaLaunchConfig_t& config, Kernel kernel, const Argument* arguments, int count) {
   return call(Operation::launch, [&] {
-    const cudaStream_t stream = find(config.stream);
+    auto* stream = find(config.stream);
     if (stream == nullptr) return cudaErrorInvalidResourceHandle;
     if (stream->device != current_device()) {
       return fail(cudaErrorInvalidResourceHandle, "a launch into a stream of device " +
@@ -85,34 +85,34 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   });
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return call(Operation::synchronization, [&] {
-    const cudaStream_t stream = find(handle);
-    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    queue::wait_for_stream(stream);
+    auto* target = find(stream);
+    if (target == nullptr) return cudaErrorInvalidResourceHandle;
+    queue::wait_for_stream(target);
     return cudaSuccess;
   });
 }
 
-cudaError_t cudaStreamQuery(cudaStream_t handle) {
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
   return call(Operation::any, [&] {
-    const cudaStream_t stream = find(handle);
-    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    if (!stream->pending.empty()) queue::poll(stream);
-    return stream->pending.empty() ? cudaSuccess : cudaErrorNotReady;
+    auto* target = find(stream);
+    if (target == nullptr) return cudaErrorInvalidResourceHandle;
+    if (!target->pending.empty()) queue::poll(target);
+    return target->pending.empty() ? cudaSuccess : cudaErrorNotReady;
   });
 }
 
-cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned flags) {
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
   return call(Operation::event, [&] {
-    const cudaStream_t stream = find(handle);
-    if (stream == nullptr || !known(event)) return cudaErrorInvalidResourceHandle;
+    auto* target = find(stream);
+    if (target == nullptr || !known(event)) return cudaErrorInvalidResourceHandle;
     if (flags != 0) return cudaErrorInvalidValue;
     if (event->moment == nullptr) return cudaSuccess;  // never recorded: nothing to wait for
     Work work;
     work.kind = Work::Kind::wait;
     work.moment = event->moment;
-    queue::push(stream, std::move(work));
+    queue::push(target, std::move(work));
     return cudaSuccess;
   });
 }
@@ -139,17 +139,17 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   });
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return call(Operation::event, [&] {
-    const cudaStream_t stream = find(handle);
-    if (stream == nullptr || !known(event) || event->device != stream->device)
+    auto* target = find(stream);
+    if (target == nullptr || !known(event) || event->device != target->device)
       return cudaErrorInvalidResourceHandle;
     event->moment = std::make_shared<Moment>();
-    event->moment->stream = stream;
+    event->moment->stream = target;
     Work work;
     work.kind = Work::Kind::record;
     work.moment = event->moment;
-    queue::push(stream, std::move(work));
+    queue::push(target, std::move(work));
     return cudaSuccess;
   });
 }

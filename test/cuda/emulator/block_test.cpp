@@ -44,7 +44,7 @@ RACES_ON_PURPOSE __global__ void running_sums(const float* in, float* out) {
 
 template <bool correct>
 __global__ void branch_barriers(float* out) {
-  if (correct) {
+  if (correct) {  // NOLINT(bugprone-branch-clone)
     __syncthreads();
   } else if (threadIdx.x % 2 == 0) {
     __syncthreads();
@@ -110,8 +110,7 @@ __global__ void different_primitives(float* out) {
 // A shuffle may read lanes outside the mask; using the value is the mistake.
 template <bool correct>
 __global__ void outside_mask(const float* in, float* out) {
-  const unsigned mask = correct || threadIdx.x >= 16 ? full : full;
-  float value = __shfl_down_sync(mask, in[threadIdx.x], 16);
+  float value = __shfl_down_sync(full, in[threadIdx.x], 16);
   if (threadIdx.x < 16) value = __shfl_sync(0xffffu, value, correct ? 3 : 20);
   out[threadIdx.x] = value;
 }

@@ -15,7 +15,7 @@ extern "C" const char* __tsan_default_options();  // NOLINT(bugprone-reserved-id
 extern "C" const char* __tsan_default_options() { return "suppress_equal_addresses=0"; }  // NOLINT
 
 // The thread sanitizer asks here whether to keep a report to itself.
-namespace __tsan {  // NOLINT(bugprone-reserved-identifier)
+namespace __tsan {  // NOLINT(bugprone-reserved-identifier,readability-identifier-naming)
 
 class ReportDesc;
 bool OnReport(const ReportDesc* report, bool suppressed);       // NOLINT(readability-identifier-naming)

@@ -11,6 +11,10 @@ constexpr size_t bytes = count * sizeof(float);
 __global__ void fill(float* out, float value) { out[threadIdx.x] = value; }
 __global__ void add(float* out, const float* in) { out[threadIdx.x] += in[threadIdx.x]; }
 
+void start_fill(cudaStream_t stream, float* out, float value) {
+  launch_in(stream, fill, 1, count, 0, out, value);
+}
+
 // What a program may have: two streams, two events, memory on both sides.
 struct Program {
   cudaStream_t compute = nullptr, transfer = nullptr;
@@ -28,9 +32,6 @@ struct Program {
   }
 
   void fill_pinned(float value) const { std::fill(pinned, pinned + count, value); }
-  void start_fill(cudaStream_t stream, float* out, float value) const {
-    launch_in(stream, fill, 1, count, 0, out, value);
-  }
   void start_add(cudaStream_t stream) const {
     launch_in(stream, add, 1, count, 0, sum, static_cast<const float*>(slot));
   }
@@ -51,7 +52,7 @@ bool sum_is(const Program& p, float expected) {
 bool wait_for_filled(bool correct) {
   Program p;
   p.fill_pinned(3);
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   cudaMemcpyAsync(p.slot, p.pinned, bytes, cudaMemcpyHostToDevice, p.transfer);
   cudaEventRecord(p.filled, p.transfer);
   if (correct) cudaStreamWaitEvent(p.compute, p.filled);
@@ -62,8 +63,8 @@ bool wait_for_filled(bool correct) {
 // The copy must wait for the kernel that still reads what it overwrites.
 bool wait_for_free(bool correct) {
   Program p;
-  p.start_fill(p.compute, p.slot, 5);
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.slot, 5);
+  start_fill(p.compute, p.sum, 1);
   cudaEventRecord(p.filled, p.compute);
   cudaStreamWaitEvent(p.transfer, p.filled);
   p.start_add(p.compute);
@@ -77,7 +78,7 @@ bool wait_for_free(bool correct) {
 bool record_before_wait(bool correct) {
   Program p;
   p.fill_pinned(3);
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   cudaMemcpyAsync(p.slot, p.pinned, bytes, cudaMemcpyHostToDevice, p.transfer);
   if (correct) cudaEventRecord(p.filled, p.transfer);
   cudaStreamWaitEvent(p.compute, p.filled);
@@ -88,7 +89,7 @@ bool record_before_wait(bool correct) {
 
 bool reuse_pinned(bool correct) {
   Program p;
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   for (const float value : {3.0f, 4.0f}) {
     if (correct) cudaStreamSynchronize(p.compute);
     p.fill_pinned(value);
@@ -101,7 +102,7 @@ bool reuse_pinned(bool correct) {
 bool read_result_early(bool correct) {
   Program p;
   p.fill_pinned(0);
-  p.start_fill(p.compute, p.slot, 7);
+  start_fill(p.compute, p.slot, 7);
   cudaMemcpyAsync(p.pinned, p.slot, bytes, cudaMemcpyDeviceToHost, p.compute);
   if (correct) cudaStreamSynchronize(p.compute);
   return p.pinned[count - 1] == 7;
@@ -109,8 +110,8 @@ bool read_result_early(bool correct) {
 
 bool free_in_use(bool correct) {
   Program p;
-  p.start_fill(p.compute, p.slot, 3);
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.slot, 3);
+  start_fill(p.compute, p.sum, 1);
   p.start_add(p.compute);
   if (correct) cudaStreamSynchronize(p.compute);
   cudaFree(p.slot);
@@ -120,7 +121,7 @@ bool free_in_use(bool correct) {
 bool free_under_copy(bool correct) {
   Program p;
   p.fill_pinned(3);
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   cudaMemcpyAsync(p.slot, p.pinned, bytes, cudaMemcpyHostToDevice, p.compute);
   p.start_add(p.compute);
   if (correct) cudaDeviceSynchronize();
@@ -132,7 +133,7 @@ bool unregister_under_copy(bool correct) {
   Program p;
   std::vector<float> host(count, 3);
   cudaHostRegister(host.data(), bytes, cudaHostRegisterDefault);
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   cudaMemcpyAsync(p.slot, host.data(), bytes, cudaMemcpyHostToDevice, p.compute);
   p.start_add(p.compute);
   if (correct) cudaStreamSynchronize(p.compute);
@@ -143,8 +144,8 @@ bool unregister_under_copy(bool correct) {
 // Streams that do not block the default stream have no order with it.
 bool default_stream_order(bool correct) {
   Program p(correct ? cudaStreamDefault : cudaStreamNonBlocking);
-  p.start_fill(p.compute, p.slot, 3);
-  p.start_fill(nullptr, p.sum, 1);
+  start_fill(p.compute, p.slot, 3);
+  start_fill(nullptr, p.sum, 1);
   launch_in(nullptr, add, 1, count, 0, p.sum, static_cast<const float*>(p.slot));
   p.start_add(p.compute);
   return sum_is(p, 7);
@@ -225,7 +226,7 @@ TEST_CASE("a copy from pageable memory takes what is there at the call, one to i
     std::vector<float> host(count, 3);
     cudaMemcpyAsync(p.slot, host.data(), bytes, cudaMemcpyHostToDevice, p.compute);
     std::fill(host.begin(), host.end(), 0.0f);
-    p.start_fill(p.compute, p.sum, 1);
+    start_fill(p.compute, p.sum, 1);
     p.start_add(p.compute);
     cudaMemcpyAsync(host.data(), p.sum, bytes, cudaMemcpyDeviceToHost, p.compute);
     CHECK(host == std::vector<float>(count, 4));
@@ -238,7 +239,7 @@ TEST_CASE("queries say whether work is done, and asking long enough lets it end"
     emulator::configure(quiet(1, Order::ascending, streams));
     Program p;
     CHECK(cudaEventQuery(p.filled) == cudaSuccess);
-    p.start_fill(p.compute, p.slot, 1);
+    start_fill(p.compute, p.slot, 1);
     cudaEventRecord(p.filled, p.compute);
     const cudaError_t first = cudaEventQuery(p.filled);
     if (streams == Streams::eager) CHECK(first == cudaSuccess);
@@ -257,15 +258,15 @@ TEST_CASE("a wait means the event's record at that time") {
   for (const Streams streams : policies) {
     emulator::configure(quiet(1, Order::ascending, streams));
     Program p;
-    p.start_fill(p.transfer, p.slot, 2);
+    start_fill(p.transfer, p.slot, 2);
     cudaEventRecord(p.filled, p.transfer);
-    p.start_fill(p.compute, p.sum, 0);
+    start_fill(p.compute, p.sum, 0);
     cudaStreamWaitEvent(p.compute, p.filled);
     p.start_add(p.compute);
     cudaEventRecord(p.free, p.compute);
     // The second record waits for the sum, which waits for the first: no circle.
     cudaStreamWaitEvent(p.transfer, p.free);
-    p.start_fill(p.transfer, p.slot, 9);
+    start_fill(p.transfer, p.slot, 9);
     cudaEventRecord(p.filled, p.transfer);
     CHECK(sum_is(p, 2));
   }
@@ -275,9 +276,9 @@ TEST_CASE("destroyed streams and events still do their work") {
   for (const Streams streams : policies) {
     emulator::configure(quiet(1, Order::ascending, streams));
     Program p;
-    p.start_fill(p.transfer, p.slot, 3);
+    start_fill(p.transfer, p.slot, 3);
     cudaEventRecord(p.filled, p.transfer);
-    p.start_fill(p.compute, p.sum, 1);
+    start_fill(p.compute, p.sum, 1);
     cudaStreamWaitEvent(p.compute, p.filled);
     CHECK(cudaEventDestroy(p.filled) == cudaSuccess);
     CHECK(cudaStreamDestroy(p.transfer) == cudaSuccess);
