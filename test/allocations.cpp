@@ -1,15 +1,31 @@
 #include "test/allocations.h"
 
+#include <malloc.h>
+
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
 
 namespace {
+
 std::atomic<uint64_t> count = 0;
+std::atomic<int64_t> live = 0, peak = 0;
+
+void count_allocation(size_t bytes) {
+  count++;
+  int64_t now = live += static_cast<int64_t>(bytes), before = peak;
+  while (now > before && !peak.compare_exchange_weak(before, now)) {
+  }
 }
+
+void count_release(size_t bytes) { live -= static_cast<int64_t>(bytes); }
+
+}  // namespace
 
 namespace rwkv::test {
 uint64_t allocations() { return count; }
+int64_t peak_bytes() { return peak; }
+void restart_peak() { live = peak = 0; }
 }  // namespace rwkv::test
 
 // NOLINTBEGIN: the names are those of the C library and of the sanitizers
@@ -18,38 +34,47 @@ uint64_t allocations() { return count; }
 // The sanitizers' own malloc calls hooks.
 extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*, size_t),
                                                          void (*)(const volatile void*));
+extern "C" size_t __sanitizer_get_allocated_size(const volatile void*);
 [[maybe_unused]] static const int installed = __sanitizer_install_malloc_and_free_hooks(
-    [](const volatile void*, size_t) { count++; }, [](const volatile void*) {});
+    [](const volatile void*, size_t size) { count_allocation(size); },
+    [](const volatile void* old) {
+      if (old != nullptr) count_release(__sanitizer_get_allocated_size(old));
+    });
 
 #else
 
 // A program may define the allocating functions itself; glibc's go by these names as well.
+static void* counted(void* memory) {
+  if (memory != nullptr) count_allocation(malloc_usable_size(memory));
+  return memory;
+}
+
 extern "C" {
 void* __libc_malloc(size_t size) noexcept;
 void* __libc_calloc(size_t count, size_t size) noexcept;
 void* __libc_realloc(void* old, size_t size) noexcept;
 void* __libc_memalign(size_t alignment, size_t size) noexcept;
+void __libc_free(void* old) noexcept;
 
-void* malloc(size_t size) noexcept {
-  count++;
-  return __libc_malloc(size);
-}
-void* calloc(size_t number, size_t size) noexcept {
-  count++;
-  return __libc_calloc(number, size);
-}
+void* malloc(size_t size) noexcept { return counted(__libc_malloc(size)); }
+void* calloc(size_t number, size_t size) noexcept { return counted(__libc_calloc(number, size)); }
 void* realloc(void* old, size_t size) noexcept {
-  count++;
-  return __libc_realloc(old, size);
+  size_t before = old == nullptr ? 0 : malloc_usable_size(old);
+  void* moved = counted(__libc_realloc(old, size));
+  if (moved != nullptr || size == 0) count_release(before);
+  return moved;
 }
+void* memalign(size_t alignment, size_t size) noexcept { return counted(__libc_memalign(alignment, size)); }
 void* aligned_alloc(size_t alignment, size_t size) noexcept {
-  count++;
-  return __libc_memalign(alignment, size);
+  return counted(__libc_memalign(alignment, size));
 }
 int posix_memalign(void** result, size_t alignment, size_t size) noexcept {
-  count++;
-  *result = __libc_memalign(alignment, size);
+  *result = counted(__libc_memalign(alignment, size));
   return *result == nullptr ? ENOMEM : 0;
+}
+void free(void* old) noexcept {
+  if (old != nullptr) count_release(malloc_usable_size(old));
+  __libc_free(old);
 }
 }
 

@@ -1,4 +1,4 @@
-// Counts what this process allocates, to test code that must not.
+// Counts what this process allocates, to test code that must not, or not much.
 #pragma once
 
 #include <cstdint>
@@ -7,5 +7,9 @@ namespace rwkv::test {
 
 /// Allocations so far, by all threads: malloc and everything that is built on it, such as operator new.
 uint64_t allocations();
+
+/// The most bytes in use at once since restart_peak(), beyond those in use then.
+int64_t peak_bytes();
+void restart_peak();
 
 }  // namespace rwkv::test
