@@ -2,8 +2,9 @@
 #include "cuda/emulator/control.h"
 
 #include <cstdlib>
-#include <set>
 #include <stdexcept>
+#include <thread>
+#include <vector>
 
 #include "test/cuda/emulator/support.h"
 
@@ -124,6 +125,33 @@ TEST_CASE("a launch with sizes that no device takes is refused") {
     CHECK(launch(barriers, 1, dim3(8, 4, 32)) == cudaSuccess);
     CHECK(cudaDeviceSynchronize() == cudaSuccess);
   }
+}
+
+TEST_CASE("several host threads may use the device") {
+  emulator::configure(quiet());
+  std::vector<float> sums(4, 0);
+  std::vector<std::thread> threads;
+  for (float& sum : sums) {
+    threads.emplace_back([&sum] {
+      cudaStream_t stream = nullptr;
+      float *in = nullptr, *out = nullptr;
+      const std::vector<float> ones(100, 1);
+      cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+      cudaMalloc(&in, 400);
+      cudaMalloc(&out, 4);
+      for (int i = 0; i < 20; i++) {
+        cudaMemcpyAsync(in, ones.data(), 400, cudaMemcpyHostToDevice, stream);
+        cudaMemsetAsync(out, 0, 4, stream);
+        launch_in(stream, load, 2, 64, 0, static_cast<const float*>(in), out, 100);
+        cudaMemcpyAsync(&sum, out, 4, cudaMemcpyDeviceToHost, stream);
+      }
+      cudaStreamDestroy(stream);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(sums == std::vector<float>(4, 200));
+  CHECK(emulator::report().empty());
+  CHECK(emulator::counters().launches == 80);
 }
 
 TEST_CASE("no driver, no device, and a device number too high are errors of the calls") {
