@@ -13,6 +13,8 @@ dim3 blockDim, gridDim;
 
 namespace emulator {
 
+uint64_t loaded_bytes = 0;
+
 namespace {
 
 Block block;
@@ -199,7 +201,9 @@ void reset_fibers() {
 
 uint64_t common_divisor(uint64_t a, uint64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
 
-bool same_site(Site a, Site b) { return a.line == b.line && strcmp(a.file, b.file) == 0; }
+bool same_site(Site a, Site b) {
+  return a.line == b.line && (a.file == b.file || strcmp(a.file, b.file) == 0);
+}
 
 Rendezvous& find_rendezvous(Warp& warp, unsigned mask, Meeting meeting, Site site) {
   for (int i = 0; i < warp.used; i++) {
@@ -365,12 +369,9 @@ void maybe_yield() {
   next_thread(false);
 }
 
-void count_load(const void* address, size_t bytes, size_t alignment) {
-  block_counts.load_bytes += bytes;
-  if (reinterpret_cast<uintptr_t>(address) % alignment != 0) {
-    stop_kernel(cudaErrorMisalignedAddress, "a load of %zu bytes from %p, which is not aligned", bytes,
-                address);
-  }
+void stop_at_misaligned(const void* address, size_t bytes) {
+  stop_kernel(cudaErrorMisalignedAddress, "a load of %zu bytes from %p, which is not aligned", bytes,
+              address);
 }
 
 int lane() { return block.current % 32; }

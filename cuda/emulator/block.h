@@ -27,7 +27,7 @@ struct Scheduling {
 };
 
 struct BlockCounters {
-  uint64_t load_bytes = 0, barriers = 0, warp_primitives = 0;
+  uint64_t barriers = 0, warp_primitives = 0;
 };
 BlockCounters& block_counters();
 

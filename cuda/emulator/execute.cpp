@@ -59,13 +59,14 @@ void run_kernel(Work& work, int device) {
   memory::open(1u << device | s.peers[static_cast<size_t>(device)]);
   catch_faults();
   block_counters() = {};
+  loaded_bytes = 0;
   const Failure failure = run_grid(work.kernel, work.config, name.c_str(), scheduling);
   const BlockCounters& counted = block_counters();
-  s.counters.kernel_load_bytes += counted.load_bytes;
+  s.counters.kernel_load_bytes += loaded_bytes;
   s.counters.barriers += counted.barriers;
   s.counters.warp_primitives += counted.warp_primitives;
   work.step->seconds =
-      s.settings.kernel_seconds + static_cast<double>(counted.load_bytes) / s.settings.device_bandwidth;
+      s.settings.kernel_seconds + static_cast<double>(loaded_bytes) / s.settings.device_bandwidth;
   if (failure.error != cudaSuccess) {
     fail(failure.error, failure.text);
     return;
