@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -321,7 +322,11 @@ int version_in_name(const std::string& name) {
     for (const std::string& mark :
          {fmt::format("x0{}0", v), fmt::format("x05{}", v - 4), fmt::format("rwkv{}", v),
           fmt::format("rwkv-{}", v), fmt::format("rwkv_{}", v)}) {
-      bool found = lower.find(mark) != std::string::npos;
+      size_t at = lower.find(mark);
+      size_t end = at == std::string::npos ? at : at + mark.size();
+      // "rwkv-41" is the 41st file of a training run.
+      bool found = end != std::string::npos &&
+                   (end == lower.size() || std::isdigit(static_cast<unsigned char>(lower[end])) == 0);
       if (found && mark.starts_with("x05")) return 5;
       if (found) return v;
     }

@@ -2,8 +2,6 @@
 #include "model/model_file.h"
 
 #include <doctest/doctest.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -11,6 +9,7 @@
 #include "model/checkpoint/convert.h"
 #include "test/model/checkpoint/build.h"
 #include "test/model/checkpoint_model.h"
+#include "test/model/memory_file.h"
 #include "test/model/run.h"
 #include "test/support.h"
 
@@ -18,30 +17,6 @@ TEST_SUITE_BEGIN("format");
 
 namespace rwkv::test {
 namespace {
-
-/// A file in memory whose bytes can be changed while it is tried.
-class MemoryFile {
- public:
-  explicit MemoryFile(std::string_view bytes) : descriptor_(memfd_create("test", MFD_CLOEXEC)) {
-    write(0, bytes);
-    resize(bytes.size());
-  }
-  ~MemoryFile() { close(descriptor_); }
-  MemoryFile(const MemoryFile&) = delete;
-  MemoryFile& operator=(const MemoryFile&) = delete;
-
-  void write(uint64_t offset, std::string_view bytes) const {
-    ssize_t written = pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (written != static_cast<ssize_t>(bytes.size())) throw Error("cannot write memory");
-  }
-  void resize(uint64_t size) const {
-    if (ftruncate(descriptor_, static_cast<off_t>(size)) != 0) throw Error("cannot resize memory");
-  }
-  [[nodiscard]] MappedFile map() const { return MappedFile::from_descriptor(dup(descriptor_), "f"); }
-
- private:
-  int descriptor_;
-};
 
 std::string whole_file(const ModelShape& shape, const std::string& strategy) {
   TemporaryDirectory directory;

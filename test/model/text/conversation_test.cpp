@@ -33,7 +33,7 @@ struct Talk {
     return reply();
   }
   /// All the text so far.
-  std::string text() { return demo.tokenizer->decode(conversation.session().tokens); }
+  [[nodiscard]] std::string text() const { return demo.tokenizer->decode(conversation.session().tokens); }
   /// The session is that of its tokens.
   void check() { CHECK(same_session(conversation.session(), demo.session(conversation.session().tokens))); }
 };
