@@ -1,9 +1,14 @@
 // What many suites need: where the data lie, files that disappear, the text of an Error.
 #pragma once
 
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -57,6 +62,13 @@ std::string error_of(Action&& action) {
     return e.what();
   }
   return "";
+}
+
+/// Equal in every bit: 0 is not -0, but one NaN is as good as another.
+inline bool same_bits(std::span<const float> a, std::span<const float> b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](float x, float y) {
+    return std::bit_cast<uint32_t>(x) == std::bit_cast<uint32_t>(y) || (std::isnan(x) && std::isnan(y));
+  });
 }
 
 }  // namespace rwkv::test

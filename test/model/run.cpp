@@ -42,10 +42,6 @@ std::vector<float> run(const std::shared_ptr<const Model>& model, std::span<cons
   return run(model, tokens, chunk, state);
 }
 
-bool same_bits(std::span<const float> a, std::span<const float> b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
-}
-
 std::vector<std::vector<float>> values_of(const State& state) {
   std::vector<std::vector<float>> values;
   for (int64_t i = 0; i < state.model().config().n_layer; i++) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/executor.h"
+#include "test/support.h"
 
 namespace rwkv::test {
 
@@ -24,9 +25,6 @@ std::vector<float> run(const std::shared_ptr<const Model>& model, std::span<cons
 /// From the state before any text.
 std::vector<float> run(const std::shared_ptr<const Model>& model, std::span<const int32_t> tokens,
                        int64_t chunk = 1);
-
-/// Equal in every bit: NaN equals itself, 0 is not -0.
-bool same_bits(std::span<const float> a, std::span<const float> b);
 
 /// Everything in a state, layer by layer: att_shift, att, ffn_shift.
 std::vector<std::vector<float>> values_of(const State& state);

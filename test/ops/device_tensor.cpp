@@ -131,10 +131,4 @@ DeviceMatrix::DeviceMatrix(Device& device, const PackedMatrix& matrix)
   device.copy_in(buffer_.data(), matrix.bytes.data(), matrix.bytes.size());
 }
 
-bool same_bits(std::span<const float> a, std::span<const float> b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](float x, float y) {
-    return std::bit_cast<uint32_t>(x) == std::bit_cast<uint32_t>(y) || (std::isnan(x) && std::isnan(y));
-  });
-}
-
 }  // namespace rwkv::test

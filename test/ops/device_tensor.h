@@ -9,6 +9,7 @@
 
 #include "ops/device.h"
 #include "ops/layout.h"
+#include "test/support.h"
 
 namespace rwkv::test {
 
@@ -92,8 +93,5 @@ class DeviceMatrix {
   Buffer buffer_;
   Tensor view_;
 };
-
-/// Whether the bits are the same. One NaN is as good as another.
-bool same_bits(std::span<const float> a, std::span<const float> b);
 
 }  // namespace rwkv::test
