@@ -98,6 +98,20 @@ TEST_CASE("a stop text may begin and end inside tokens, over any number of them"
   CHECK(inside > 20);
 }
 
+TEST_CASE("what was held back for one stop text is still known for another") {
+  Demo demo;
+  Session prompt = demo.asked(demo_question);
+  std::string full = generate(demo, prompt, greedy(), {{"\n\n"}, {}, 200}).shown.text;
+  for (size_t begin = 0; begin + 30 < full.size(); begin += 2) {
+    // The first is never completed, the second begins inside what it held back.
+    std::string never = full.substr(begin, 14) + "#", stop = full.substr(begin + 6, 20);
+    CAPTURE(stop);
+    Result result = generate(demo, prompt, greedy(), {{never, stop}, {}, 200});
+    CHECK(result.shown.text == full.substr(0, full.find(stop)));
+    check_session(demo, prompt, result);
+  }
+}
+
 TEST_CASE("what is shown is the text without stops, cut at the first of them") {
   Demo demo;
   Session prompt = demo.asked("how fast is it");
@@ -255,6 +269,14 @@ TEST_CASE("a generator makes one reply after another") {
   generator.generate(session, first.into());
   generator.generate(again, second.into());
   CHECK(first.text == second.text);
+  CHECK(same_session(session, again));
+
+  // What one reply held back is nothing to the next, here one that ends at its first token.
+  Generator stopping(demo.executor, *demo.tokenizer, greedy(), {{" keeps 20", " Hello"}, {}, 20});
+  Session other = demo.asked(demo_question);
+  stopping.generate(other, [](std::string_view) {});
+  session = again = demo.asked("hello");
+  CHECK(stopping.generate(session, [](std::string_view) {}).tokens == 1);
   CHECK(same_session(session, again));
 
   Generator random(demo.executor, *demo.tokenizer, lively(1), {{}, {}, 20});
