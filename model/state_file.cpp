@@ -119,7 +119,9 @@ std::vector<T> read_vector(const TensorFileHeader& header, const MappedFile& fil
     throw Error(fmt::format("{}: tensor '{}' is not a vector of {}", file.path(), name, name_of(dtype)));
   }
   std::vector<T> values(entry->bytes / sizeof(T));
-  std::memcpy(values.data(), file.bytes().data() + header.data_begin + entry->offset, entry->bytes);
+  if (!values.empty()) {  // an empty vector may have no memory
+    std::memcpy(values.data(), file.bytes().data() + header.data_begin + entry->offset, entry->bytes);
+  }
   return values;
 }
 
