@@ -107,10 +107,8 @@ void reference_layer_norm(std::span<float> row, std::span<const float> weight, s
   Moments m = moments_of(row);
   float scale = 1.0f / std::sqrt(m.squares / static_cast<float>(row.size()) + layer_norm_epsilon);
   float shift = -m.mean * scale;
-  size_t in_pairs = row.size() / pair * pair;
   for (size_t i = 0; i < row.size(); i++) {
-    float x = i < in_pairs ? multiply_add(row[i], scale, shift) : (row[i] - m.mean) * scale;
-    row[i] = multiply_add(x, weight[i], bias[i]);
+    row[i] = multiply_add(multiply_add(row[i], scale, shift), weight[i], bias[i]);
   }
 }
 
