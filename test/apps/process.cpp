@@ -64,6 +64,7 @@ Result run_program(const Arguments& command, const std::string& input, const std
 }
 
 Process::Process(Kind kind, const Arguments& command, const Environment& environment) {
+  std::signal(SIGPIPE, SIG_IGN);  // a program that is gone is an Error of write()
   Arguments words = command;
   std::vector<std::string> variables = environment_with(environment);
   std::vector<char*> argv = pointers(words), envp = pointers(variables);
@@ -78,6 +79,7 @@ Process::Process(Kind kind, const Arguments& command, const Environment& environ
   }
   if (id_ < 0) throw system_error(command[0], "start", errno);
   if (id_ == 0) {
+    std::signal(SIGPIPE, SIG_DFL);
     if (kind == Kind::pipes) {
       dup2(to_child[0], STDIN_FILENO);
       dup2(from_child[1], STDOUT_FILENO);
@@ -101,7 +103,7 @@ Process::~Process() {
     waitpid(id_, nullptr, 0);
   }
   close_input();
-  if (output_ >= 0) close(output_);
+  if (output_ >= 0) close_output();
 }
 
 void Process::write(const std::string& text) const {
@@ -115,6 +117,11 @@ void Process::write(const std::string& text) const {
 void Process::close_input() {
   if (input_ >= 0 && input_ != output_) close(input_);
   input_ = -1;
+}
+
+void Process::close_output() {
+  close(output_);
+  output_ = -1;
 }
 
 bool Process::read_more() {

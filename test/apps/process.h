@@ -47,6 +47,8 @@ class Process {
   void write(const std::string& text) const;
   /// The end of a pipe; a terminal has control characters for that.
   void close_input();
+  /// As when nobody reads on.
+  void close_output();
   /// Reads on until `text` has come, and returns everything up to its end. Throws Error, which shows what
   /// came instead, at the end of the output and after minutes.
   std::string read_until(const std::string& text);

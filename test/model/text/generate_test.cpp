@@ -81,7 +81,7 @@ TEST_CASE("a stop text may begin and end inside tokens, over any number of them"
   Session prompt = demo.asked(demo_question);
   std::string full = generate(demo, prompt, greedy(), {{"\n\n"}, {}, 200}).shown.text;
   size_t inside = 0;
-  for (size_t begin = 0; begin < full.size(); begin += 3) {
+  for (size_t begin = 0; begin < full.size(); begin += 7) {
     for (size_t length : {size_t{1}, size_t{2}, size_t{9}, size_t{30}}) {
       std::string stop = full.substr(begin, length);
       CAPTURE(stop);
@@ -95,14 +95,14 @@ TEST_CASE("a stop text may begin and end inside tokens, over any number of them"
       if (kept > 0 && result.session.tokens.back() != drawn[kept - 1]) inside++;
     }
   }
-  CHECK(inside > 20);
+  CHECK(inside > 10);
 }
 
 TEST_CASE("what was held back for one stop text is still known for another") {
   Demo demo;
   Session prompt = demo.asked(demo_question);
   std::string full = generate(demo, prompt, greedy(), {{"\n\n"}, {}, 200}).shown.text;
-  for (size_t begin = 0; begin + 30 < full.size(); begin += 2) {
+  for (size_t begin = 0; begin + 30 < full.size(); begin += 5) {
     // The first is never completed, the second begins inside what it held back.
     std::string never = full.substr(begin, 14) + "#", stop = full.substr(begin + 6, 20);
     CAPTURE(stop);
@@ -233,7 +233,7 @@ TEST_CASE("pieces are whole characters, and bytes that never become one are show
     if (!wanted) sampling.banned.push_back(id);
   }
   size_t split = 0, ends_incomplete = 0;
-  for (sampling.seed = 0; sampling.seed < 30; sampling.seed++) {
+  for (sampling.seed = 0; sampling.seed < 15; sampling.seed++) {
     Result result = generate(demo, prompt, sampling, {{"aa"}, {}, 40});
     size_t drawn = result.session.tokens.size() - prompt.tokens.size();
     std::string bytes = demo.tokenizer->decode(std::span(result.session.tokens).last(drawn));
