@@ -50,37 +50,38 @@ class Maker {
   }
 
   void time_mix(int64_t layer) {
-    const int64_t D = s_.embd, N = s_.head, H = s_.version == Version::v4 ? 0 : D / N;
+    const int64_t width = s_.embd, size = s_.head, heads = s_.version == Version::v4 ? 0 : width / size;
     if (s_.version == Version::v4) {
-      add("att.time_decay", {D}, -1, 2);
-      add("att.time_first", {D});
+      add("att.time_decay", {width}, -1, 2);
+      add("att.time_first", {width});
       mixes("att.time_mix_", "kvr");
     } else if (v5()) {
-      std::vector<int64_t> sizes = s_.version == Version::v5_2 ? std::vector{H, N} : std::vector{H};
+      std::vector<int64_t> sizes =
+          s_.version == Version::v5_2 ? std::vector{heads, size} : std::vector{heads};
       add("att.time_decay", sizes, -3, 2);
       add(s_.time_first ? "att.time_first" : "att.time_faaaa", sizes);
       mixes("att.time_mix_", s_.version == Version::v5_0 ? "kvr" : "kvrg");
     } else if (s_.version == Version::v6) {
       constexpr int64_t mix_rank = 3, decay_rank = 5;
       mixes("att.time_maa_", "xwkvrg");
-      add("att.time_maa_w1", {D, 5 * mix_rank});
-      add("att.time_maa_w2", {5, mix_rank, D});
-      add("att.time_decay", {1, 1, D}, -3, 2);
-      add("att.time_decay_w1", {D, decay_rank});
-      add("att.time_decay_w2", {decay_rank, D});
-      add("att.time_faaaa", {H, N});
+      add("att.time_maa_w1", {width, 5 * mix_rank});
+      add("att.time_maa_w2", {5, mix_rank, width});
+      add("att.time_decay", {1, 1, width}, -3, 2);
+      add("att.time_decay_w1", {width, decay_rank});
+      add("att.time_decay_w2", {decay_rank, width});
+      add("att.time_faaaa", {heads, size});
     } else {
-      time_mix7(layer, D, H, N);
+      time_mix7(layer, width, heads, size);
     }
     for (const char* name : {"receptance", "key", "value", "output"})
-      add(std::string("att.") + name + ".weight", {D, D});
+      add(std::string("att.") + name + ".weight", {width, width});
     if (s_.version == Version::v5_1 || s_.version == Version::v5_2 || s_.version == Version::v6)
-      add("att.gate.weight", {D, D});
+      add("att.gate.weight", {width, width});
     if (s_.version != Version::v4) norm("att.ln_x");
-    if (s_.time_state) add("att.time_state", {H, N, N});
+    if (s_.time_state) add("att.time_state", {heads, size, size});
   }
 
-  void time_mix7(int64_t layer, int64_t D, int64_t H, int64_t N) {
+  void time_mix7(int64_t layer, int64_t width, int64_t heads, int64_t size) {
     struct LowRank {
       char part;
       int64_t rank;
@@ -90,25 +91,25 @@ class Maker {
     for (auto [part, rank, bias] : {LowRank{'w', 4, true}, {'a', 5, true}, {'v', 3, true}, {'g', 7, false}}) {
       if (part == 'v' && layer == 0 && !s_.first_residual) continue;
       std::string name = std::string("att.") + part;
-      if (bias) add(name + "0", {1, 1, D});
-      add(name + "1", {D, rank});
-      add(name + "2", {rank, D});
+      if (bias) add(name + "0", {1, 1, width});
+      add(name + "1", {width, rank});
+      add(name + "2", {rank, width});
     }
-    add("att.k_k", {1, 1, D}, 0.85f);
-    add("att.k_a", {1, 1, D}, 1);
-    add("att.r_k", {H, N});
+    add("att.k_k", {1, 1, width}, 0.85f);
+    add("att.k_a", {1, 1, width}, 1);
+    add("att.r_k", {heads, size});
   }
 
   void channel_mix() {
-    const int64_t D = s_.embd;
+    const int64_t width = s_.embd;
     if (s_.version == Version::v7) {
       mixes("ffn.x_", "k");
     } else {
       mixes(s_.version == Version::v6 ? "ffn.time_maa_" : "ffn.time_mix_", "kr");
-      add("ffn.receptance.weight", {D, D});
+      add("ffn.receptance.weight", {width, width});
     }
-    add("ffn.key.weight", {s_.ffn, D});
-    add("ffn.value.weight", {D, s_.ffn});
+    add("ffn.key.weight", {s_.ffn, width});
+    add("ffn.value.weight", {width, s_.ffn});
   }
 
   ModelShape s_;

@@ -41,7 +41,7 @@ TEST_CASE("config: versions have names") {
     names.insert(std::string(name_of(version)));
   }
   CHECK(names == std::set<std::string>{"4", "5.0", "5.1", "5.2", "6", "7"});
-  for (const char* name : {"", "5", "6.0", "8", "v7"}) CHECK(version_of(name) == std::nullopt);
+  for (const std::string name : {"", "5", "6.0", "8", "v7"}) CHECK(version_of(name) == std::nullopt);
 }
 
 TEST_CASE("config: sound sizes pass, and each absurd one is refused") {
@@ -84,7 +84,7 @@ TEST_CASE("config: metadata give back what they were made from") {
       for (size_t i = 0; i < header.metadata.size(); i++) {
         CAPTURE(header.metadata[i].first);
         TensorFileHeader damaged = header;
-        for (const char* text : {"", " 1", "x", "1x", "-1", "99999999999999999999"}) {
+        for (const std::string text : {"", " 1", "x", "1x", "-1", "99999999999999999999"}) {
           damaged.metadata[i].second = text;
           CHECK(!error_of([&] { read_config(damaged, "file"); }).empty());
         }

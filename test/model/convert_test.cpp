@@ -33,7 +33,7 @@ struct Fixture {
 
   Fixture() { write_checkpoint(source, make_checkpoint({})); }
 
-  ConvertReport convert(const ConvertOptions& options = {}) {
+  ConvertReport convert(const ConvertOptions& options = {}) const {
     return convert_model(Checkpoint::open(source), output, options);
   }
   [[nodiscard]] size_t files() const {
@@ -108,24 +108,25 @@ TEST_CASE_FIXTURE(Fixture, "convert: a vocabulary goes into the file, if its ids
 }
 
 TEST_CASE_FIXTURE(Fixture, "convert: a strategy that cannot be is refused before anything is written") {
-  for (const char* strategy : {"cuda fp16", "cpu fp32 *1 -> cuda:1 fp16", "cpu fp32 *4", "cpu fp64"}) {
+  for (const std::string strategy : {"cuda fp16", "cpu fp32 *1 -> cuda:1 fp16", "cpu fp32 *4", "cpu fp64"}) {
     ConvertOptions options;
     options.strategy = strategy;
-    CHECK(contains(error_of([&] { convert(options); }), "strategy '" + std::string(strategy)));
+    CHECK(contains(error_of([&] { convert(options); }), "strategy '" + strategy));
     CHECK(contains(error_of([&] { convert_in_memory(Checkpoint::open(source), options); }), strategy));
   }
   CHECK(files() == 1);
 }
 
 TEST_CASE_FIXTURE(Fixture, "convert: names with blanks, %, commas, quotes and Chinese characters") {
-  for (const char* name : {"RWKV 7 (100%), final.pth", "\xe4\xb8\xad\xe6\x96\x87\xe6\xa8\xa1\xe5\x9e\x8b.pth",
-                           "%s%n%d", "a\"b'c\\d", "-", "two\nlines", "no.suffix", "bad \xff utf-8"}) {
+  for (const std::string name :
+       {"RWKV 7 (100%), final.pth", "\xe4\xb8\xad\xe6\x96\x87\xe6\xa8\xa1\xe5\x9e\x8b.pth", "%s%n%d",
+        "a\"b'c\\d", "-", "two\nlines", "no.suffix", "bad \xff utf-8"}) {
     CAPTURE(name);
     source = directory / name;
-    output = directory / (std::string(name) + " \xe8\xbd\xac\xe6\x8d\xa2,%.rwkv");
+    output = directory / (name + " \xe8\xbd\xac\xe6\x8d\xa2,%.rwkv");
     write_checkpoint(source, make_checkpoint({}));
     convert();
-    bool utf8 = std::string(name).find('\xff') == std::string::npos;
+    bool utf8 = name.find('\xff') == std::string::npos;
     CHECK(ModelFile::open(output).source() == (utf8 ? name : "bad \xef\xbf\xbd utf-8"));
     CHECK(run(load_file(output), std::vector<int32_t>{1, 2}).size() == 40);
   }
@@ -136,7 +137,7 @@ TEST_CASE_FIXTURE(Fixture, "convert: the checkpoint itself is never the output, 
   fs::create_symlink(source, directory / "symbolic");
   fs::create_hard_link(source, directory / "hard");
   fs::create_directory(directory / "folder");
-  for (const char* name : {"model.pth", "symbolic", "hard", "folder/../model.pth"}) {
+  for (const std::string name : {"model.pth", "symbolic", "hard", "folder/../model.pth"}) {
     output = directory / name;
     CHECK(!error_of([&] { convert(); }).empty());
     CHECK(read_file(source) == before);
@@ -158,7 +159,7 @@ TEST_CASE_FIXTURE(Fixture, "convert: where nothing can be written, nothing is le
   CHECK(contains(error_of([&] { convert(); }), "no such directory"));
   output = directory / "folder";
   CHECK(contains(error_of([&] { convert(); }), "is a directory"));
-  for (const char* device : {"/dev/full", "/dev/null"}) {
+  for (const std::string device : {"/dev/full", "/dev/null"}) {
     output = device;
     CHECK(contains(error_of([&] { convert(); }), "is a pipe, device or socket"));
   }
@@ -229,7 +230,7 @@ TEST_CASE_FIXTURE(Fixture,
 
 TEST_CASE_FIXTURE(Fixture, "convert: NaN and infinite weights are counted for each tensor") {
   constexpr float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
-  for (const char* strategy : {"cpu fp32", "cpu bf16", "cpu fp32i8"}) {
+  for (const std::string strategy : {"cpu fp32", "cpu bf16", "cpu fp32i8"}) {
     CAPTURE(strategy);
     CheckpointTensors tensors = make_checkpoint({});
     tensor_of(tensors, "blocks.0.att.key.weight").values[7] = nan;

@@ -108,7 +108,7 @@ TEST_CASE("detect: vectors with dimensions of 1, or by heads") {
 TEST_CASE("detect: prefixes of trainers are taken off") {
   CheckpointTensors tensors = make_checkpoint({.version = Version::v6});
   Config c = config_of(tensors);
-  for (const char* prefix : {"_forward_module.", "module.", "model."}) {
+  for (const std::string prefix : {"_forward_module.", "module.", "model."}) {
     CAPTURE(prefix);
     CHECK(config_of(with_prefix(tensors, prefix)) == c);
   }

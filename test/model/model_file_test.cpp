@@ -165,14 +165,15 @@ TEST_CASE("model file: a tensor that is missing, too much, misnamed or of anothe
 
 TEST_CASE("model file: metadata that are missing, of another time, or do not fit the tensors") {
   const Parts whole(whole_file({}, "cpu fp32"));
-  for (const char* key : {"rwkv.format", "rwkv.kind", "rwkv.version", "rwkv.strategy", "rwkv.time_state",
-                          "rwkv.n_layer", "rwkv.n_embd", "rwkv.head_size", "rwkv.g_rank"}) {
+  for (const std::string key :
+       {"rwkv.format", "rwkv.kind", "rwkv.version", "rwkv.strategy", "rwkv.time_state", "rwkv.n_layer",
+        "rwkv.n_embd", "rwkv.head_size", "rwkv.g_rank"}) {
     Parts parts = whole;
     parts.erase(key);
     CHECK(contains(parts.refusal(), "its metadata lack '" + std::string(key) + "'"));
   }
   struct Change {
-    const char *key, *value, *error;
+    std::string key, value, error;
   };
   for (const Change& c :
        {Change{"rwkv.format", "2", "written in format 2, this program reads format 1"},

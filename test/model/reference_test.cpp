@@ -162,22 +162,22 @@ TEST_CASE("reference: a split strategy's error is at most the sum of its precisi
       {"cpu fp32 *1 -> cpu bf16", {"bf16"}},
       {"cpu bf16 -> cpu fp32", {"bf16"}},
   };
-  for (const auto& [strategy, precisions] : splits) {
-    CAPTURE(strategy);
-    for_each_model(strategy, [&](const ReferenceSet& set, const std::string& name, const auto& model) {
+  for (const Split& split : splits) {
+    CAPTURE(split.strategy);
+    for_each_model(split.strategy, [&](const ReferenceSet& set, const std::string& name, const auto& model) {
       std::vector<float> logits = run(model, set.tokens), fp32 = set.expected(name, "fp32");
       double bound = 0;
-      for (const std::string& precision : precisions) {
+      for (const std::string& precision : split.precisions) {
         double scale = precision != "fp32i8"      ? 1
                        : is_deep(model->config()) ? set.int8_bound_deep
                                                   : set.int8_bound;
         bound += scale * package_error(set, name, precision);
       }
       CHECK(relative_error(logits, fp32) <= bound);
-      for (const std::string& precision : precisions) {
+      for (const std::string& precision : split.precisions) {
         auto pure = load_checkpoint(set.model(name), "cpu " + precision);
-        bool all_layers = strategy.find("*2") != std::string::npos && model->config().n_layer == 1 &&
-                          precision == precisions[0];
+        bool all_layers = split.strategy.find("*2") != std::string::npos && model->config().n_layer == 1 &&
+                          precision == split.precisions[0];
         CHECK(same_bits(logits, run(pure, set.tokens)) == all_layers);
       }
     });

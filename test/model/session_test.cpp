@@ -41,8 +41,8 @@ struct Fixture {
     return s;
   }
   /// The message without the path; "" when it is loaded.
-  [[nodiscard]] std::string refusal(const std::shared_ptr<const Model>& model,
-                                    const std::string& file) const {
+  [[nodiscard]] static std::string refusal(const std::shared_ptr<const Model>& model,
+                                           const std::string& file) {
     std::string error = error_of([&] { load_session(file, model); });
     return error.starts_with(file + ": ") ? error.substr(file.size() + 2) : error;
   }
@@ -155,12 +155,13 @@ TEST_CASE_FIXTURE(Fixture, "session: NaN and infinite values are refused, and th
   auto loaded = model({});
   save_session(path, session(loaded));
   const std::string bytes = read_file(path);
-  for (const char* name : {"blocks.0.att.time_state", "blocks.1.att.shift", "blocks.1.ffn.shift", "logits"}) {
+  for (const std::string name :
+       {"blocks.0.att.time_state", "blocks.1.att.shift", "blocks.1.ffn.shift", "logits"}) {
     for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
       write_file(path, with_changed(bytes, name,
                                     [&](std::string& values) { patch(values, values.size() - 4, bad); }));
       CHECK(refusal(loaded, path) ==
-            "tensor '" + std::string(name) + "' holds NaN or infinite values: the state is useless");
+            "tensor '" + name + "' holds NaN or infinite values: the state is useless");
     }
   }
   for (int32_t bad : {-1, 20, INT32_MIN}) {
@@ -178,7 +179,7 @@ TEST_CASE_FIXTURE(Fixture, "session: it never replaces the model, and a failure 
   std::string before = read_file(file);
   fs::create_hard_link(file, directory / "hard");
   fs::create_symlink(file, directory / "symbolic");
-  for (const char* name : {"model.rwkv", "hard", "symbolic"}) {
+  for (const std::string name : {"model.rwkv", "hard", "symbolic"}) {
     CHECK(!error_of([&] { save_session(directory / name, saved); }).empty());
   }
   CHECK(read_file(file) == before);
@@ -236,7 +237,7 @@ TEST_CASE_FIXTURE(Fixture,
 }
 
 TEST_CASE_FIXTURE(Fixture, "initial state: notes tell the orientation and a clash of names") {
-  for (const char* name : {"rwkv-x060-qa.pth", "plain.pth"}) {
+  for (const std::string name : {"rwkv-x060-qa.pth", "plain.pth"}) {
     pth = directory / name;
     write_checkpoint(pth, make_state_checkpoint(2, 2, 8));
     convert_state(Checkpoint::open(pth), path);
@@ -249,7 +250,7 @@ TEST_CASE_FIXTURE(Fixture, "initial state: notes tell the orientation and a clas
       CHECK_FALSE(contains(note6, "warning"));
       CHECK(
           contains(note7, "warning: the name 'rwkv-x060-qa.pth' speaks of RWKV-6, but the model is RWKV-7") ==
-          (std::string(name) != "plain.pth"));
+          (name != "plain.pth"));
     }
   }
 }

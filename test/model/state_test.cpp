@@ -116,7 +116,7 @@ TEST_CASE("state: assignment takes the other's model over") {
 
 TEST_CASE("state: names of files tell a version") {
   struct Name {
-    const char* text;
+    std::string text;
     int version;
   };
   for (const Name& n : {Name{"RWKV-4-Pile-169M-20220807-8023.pth", 4},

@@ -87,7 +87,7 @@ TEST_CASE("strategy: blanks are free, and the normal form has single ones") {
   CHECK(normal_form("  cpu\tfp32i8   *2->cpu \n bf16  ") == "cpu fp32i8 *2 -> cpu bf16");
   CHECK(normal_form("cuda:0 fp16 *20+") == "cuda fp16 *20+");
   CHECK(normal_form("cuda:1 bf16 *007 ->cuda fp16i8") == "cuda:1 bf16 *7 -> cuda fp16i8");
-  for (const char* text :
+  for (const std::string text :
        {"cpu fp32", "cuda:3 fp16i8 *0+ -> cpu bf16 *1", "cpu fp32 -> cpu bf16 -> cuda fp16"}) {
     CHECK(normal_form(text) == text);
     CHECK(Strategy::parse(normal_form(text)).segments == Strategy::parse(text).segments);
@@ -139,10 +139,11 @@ TEST_CASE("strategy: what is wrong is said, with examples of what is right") {
 }
 
 TEST_CASE("strategy: more layers than the model has are refused, and the error tells how many it has") {
-  for (const char* strategy : {"cpu fp32 *14", "cpu fp16 *999999999999", "cpu fp32 *9223372036854775807",
-                               "cpu fp32 *13 -> cpu bf16 *1", "cuda fp16 *7+ -> cpu fp32 *7",
-                               "cpu fp32 *9223372036854775807 -> cpu bf16 *9223372036854775807",
-                               "cpu fp32 *12 -> cpu bf16 *9223372036854775807"}) {
+  for (const std::string strategy :
+       {"cpu fp32 *14", "cpu fp16 *999999999999", "cpu fp32 *9223372036854775807",
+        "cpu fp32 *13 -> cpu bf16 *1", "cuda fp16 *7+ -> cpu fp32 *7",
+        "cpu fp32 *9223372036854775807 -> cpu bf16 *9223372036854775807",
+        "cpu fp32 *12 -> cpu bf16 *9223372036854775807"}) {
     CAPTURE(strategy);
     CHECK(contains(refused_plan(strategy, 13), "takes more layers than the model's 13 (12 and the head)"));
   }
