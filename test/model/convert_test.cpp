@@ -30,11 +30,13 @@ namespace fs = std::filesystem;
 struct Fixture {
   TemporaryDirectory directory;
   std::string source = directory / "model.pth", output = directory / "model.rwkv";
+  ConvertReport report;
 
   Fixture() { write_checkpoint(source, make_checkpoint({})); }
 
-  ConvertReport convert(const ConvertOptions& options = {}) const {
-    return convert_model(Checkpoint::open(source), output, options);
+  const ConvertReport& convert(const ConvertOptions& options = {}) {
+    report = convert_model(Checkpoint::open(source), output, options);
+    return report;
   }
   [[nodiscard]] size_t files() const {
     auto entries = fs::directory_iterator(directory / "");
@@ -58,7 +60,7 @@ TEST_CASE_FIXTURE(Fixture, "convert: the report and the metadata tell what was d
     last = done;
     end = total;
   };
-  ConvertReport report = convert(options);
+  convert(options);
   CHECK(last == end);
   CHECK(report.bytes_written == end);
   CHECK(report.bytes_written == fs::file_size(output));
