@@ -305,7 +305,7 @@ TEST_CASE_FIXTURE(Fixture, "convert: memory does not grow with the tensors") {
   unchecked.check_crc = false;  // no checksums of holes
   restart_peak();
   convert_model(Checkpoint::open(source, unchecked), output, options);
-  CHECK(peak_bytes() > 1'000'000);
+  CHECK(peak_bytes() > 10'000);
   CHECK(peak_bytes() < 12'000'000);
 }
 
