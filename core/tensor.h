@@ -12,9 +12,10 @@ namespace rwkv {
 
 /// How the elements of a tensor lie in memory. The matrix layouts are defined in ops/layout.h.
 enum class Layout : uint8_t {
-  plain,       ///< row after row, the last index fastest
-  cpu_blocks,  ///< matrix [outputs, inputs] in blocks of 16 outputs, inputs interleaved
-  cpu_rows,    ///< matrix [outputs, inputs] stored as one row of outputs per input
+  plain,        ///< row after row, the last index fastest
+  cpu_blocks,   ///< matrix [outputs, inputs] in blocks of 16 outputs, inputs interleaved
+  cuda_blocks,  ///< matrix [outputs, inputs] in blocks of 16 outputs, one padded row for each
+  input_rows,   ///< matrix [outputs, inputs] stored as one row of outputs per input
 };
 
 /// Rank 1 to 4. `sizes` are the logical sizes; a matrix layout may pad them in memory. In the plain layout,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/checked.h"
+#include "core/memory.h"
 #include "core/processors.h"
 #include "core/thread_pool.h"
 #include "cpu/features.h"
@@ -27,8 +28,22 @@ class CpuOps final : public Ops {
   CpuOps(int threads, const Kernels& kernels) : kernels_(kernels), pool_(threads) {}
 
   [[nodiscard]] int threads() const { return pool_.threads(); }
+  [[nodiscard]] Layout blocks() const override { return Layout::cpu_blocks; }
+  // Every operator is done when it returns.
+  void synchronize() override {}
 
  private:
+  // Nothing may be copied from nowhere, which std::memcpy does not allow.
+  void do_upload(std::byte* to, const std::byte* host, size_t bytes) override {
+    std::copy_n(host, bytes, to);
+  }
+  void do_download(std::byte* host, const std::byte* from, size_t bytes) override {
+    std::copy_n(from, bytes, host);
+  }
+  void do_receive(std::byte* to, Ops& source, const std::byte* from, size_t bytes) override {
+    source.synchronize();
+    std::copy_n(from, bytes, to);
+  }
   void do_reserve(const Limits& limits) override;
   void do_embed(const Tensor& out, const Tensor& table, std::span<const int32_t> tokens) override;
   void do_layer_norm(const Tensor& out, const Tensor& x, const Norm& norm) override;
@@ -132,7 +147,7 @@ void CpuOps::prepare_inputs(std::span<const Product> products) {
       });
       used += tokens * padded * 4;
     }
-    if (p.weight.layout == Layout::cpu_rows && tokens == 1) find_nonzero(prepared, nonzero_used);
+    if (p.weight.layout == Layout::input_rows && tokens == 1) find_nonzero(prepared, nonzero_used);
     prepared_.push_back(prepared);
   }
 }
@@ -206,6 +221,16 @@ void CpuOps::do_wkv7(const Wkv7& w) {
            [&](Range heads) { kernels_.wkv7(w, heads); });
 }
 
+// What is filled at once needs no waiting for.
+class CpuSlots final : public Slots {
+ public:
+  void fill(int, std::byte* to, const std::byte* from, size_t bytes) override {
+    std::copy_n(from, bytes, to);
+  }
+  void acquire(int) override {}
+  void release(int) override {}
+};
+
 class CpuDevice final : public Device {
  public:
   CpuDevice(int threads, const Kernels& kernels)
@@ -216,14 +241,19 @@ class CpuDevice final : public Device {
   }
   [[nodiscard]] uint8_t id() const override { return 0; }
   [[nodiscard]] int threads() const override { return threads_; }
+  [[nodiscard]] uint64_t free_memory() const override { return available_memory(); }
   Buffer allocate(size_t bytes) override { return Buffer::host(bytes); }
+  Buffer allocate_staging(size_t bytes) override { return Buffer::host(bytes); }
+  Buffer pin(std::span<const std::byte> bytes) override {
+    return {const_cast<std::byte*>(bytes.data()), bytes.size(), [](std::byte*) {}};
+  }
   void copy_in(std::byte* device, const std::byte* host, size_t bytes) override { copy(device, host, bytes); }
   void copy_out(std::byte* host, const std::byte* device, size_t bytes) override {
     copy(host, device, bytes);
   }
-  // Nothing may be copied from nowhere, which std::memcpy does not allow.
   void copy(std::byte* to, const std::byte* from, size_t bytes) override { std::copy_n(from, bytes, to); }
   std::unique_ptr<Ops> make_ops() override { return std::make_unique<CpuOps>(threads_, kernels_); }
+  std::unique_ptr<Slots> make_slots(Ops&, int) override { return std::make_unique<CpuSlots>(); }
 
  private:
   const Kernels& kernels_;

@@ -95,7 +95,7 @@ TensorEntry entry_of(const ModelTensor& t) {
 
 std::string describe(const ModelTensor& t) {
   const char* layout = t.form.layout == Layout::cpu_blocks ? "cpu_blocks"
-                       : t.form.layout == Layout::cpu_rows ? "cpu_rows"
+                       : t.form.layout == Layout::input_rows ? "input_rows"
                                                            : "plain";
   if (t.spec.role == Role::vector)
     return fmt::format("{} {} [{}]", layout, name_of(t.form.dtype), t.spec.rows);

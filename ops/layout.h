@@ -11,8 +11,14 @@
 // The 2 x 16-bit and 4 x 8-bit interleaving is the operand order of the AVX-512 BF16, VNNI and AMX
 // instructions.
 //
-// cpu_rows: for ffn.value, whose inputs are mostly zero. One row of outputs for each input, so that a zero
-// input's row is never read:
+// cuda_blocks: blocks of 16 outputs, the last one padded with zero rows; a row of inputs after the other, so
+// that the threads of a warp read one row together, 16 bytes each, and tensor cores have their operand:
+//   fp32, fp16, bf16   [16][inputs]             inputs padded with zeros to a multiple of 64 bytes
+//   int8   int8 [16][inputs], bf16 scales [16][inputs / 32]
+//          inputs padded with zeros to a multiple of 64; scale [row][g] belongs to 32 inputs
+//
+// input_rows: on every device, for ffn.value, whose inputs are mostly zero. One row of outputs for each
+// input, so that a zero input's row is never read:
 //   fp32, fp16, bf16   [inputs][outputs]        outputs padded with zeros to a multiple of 64 bytes
 //   int8   [inputs] of { bf16 scales [outputs / 32], int8 [outputs] }, each part padded to 64 bytes
 //          scale [g] belongs to 32 neighbouring outputs of one input
@@ -27,9 +33,9 @@
 
 namespace rwkv {
 
-constexpr int64_t block_outputs = 16;  ///< outputs in a block of cpu_blocks
+constexpr int64_t block_outputs = 16;  ///< outputs in a block of cpu_blocks and cuda_blocks
 constexpr int64_t scale_group = 32;    ///< int8 weights that share a scale
-constexpr int64_t int8_inputs = 64;    ///< inputs in one int8 step of cpu_blocks
+constexpr int64_t int8_inputs = 64;    ///< inputs in one int8 step of cpu_blocks; padding in cuda_blocks
 constexpr int64_t int8_step_bytes = 64 + int8_inputs * block_outputs;
 
 struct MatrixLayout {
@@ -49,7 +55,7 @@ struct MatrixLayout {
 /// Throws Error when a matrix of this layout and type cannot be, or its size overflows.
 void check_layout(const MatrixLayout& m, const char* what);
 
-/// tile: [tile_rows(u), tile_cols()]: for cpu_blocks rows 16u... of the matrix, for cpu_rows its column u.
+/// tile: [tile_rows(u), tile_cols()]: for blocks rows 16u... of the matrix, for input_rows its column u.
 /// packed: unit_bytes(), padding included.
 void pack_unit(const MatrixLayout& m, int64_t u, const float* tile, std::byte* packed);
 void unpack_unit(const MatrixLayout& m, int64_t u, const std::byte* packed, float* tile);

@@ -41,8 +41,9 @@ void check_heads(const char* op, const Tensor& state, int64_t width) {
   }
 }
 
-void check_matrix(const Product& p) {
-  bool known = p.weight.data != nullptr && p.weight.rank == 2 && p.weight.layout != Layout::plain &&
+void check_matrix(const Product& p, Layout blocks) {
+  bool known = p.weight.data != nullptr && p.weight.rank == 2 &&
+               (p.weight.layout == blocks || p.weight.layout == Layout::input_rows) &&
                (p.weight.dtype == DType::f32 || p.weight.dtype == DType::f16 ||
                 p.weight.dtype == DType::bf16 || p.weight.dtype == DType::i8);
   if (!known || p.weight.sizes[1] != p.x.cols() || p.weight.sizes[0] != p.out.cols()) {
@@ -72,6 +73,34 @@ void check_epilogue(const Product& p, int64_t tokens) {
 }
 
 }  // namespace
+
+namespace {
+
+size_t dense_bytes(const char* op, const Tensor& t) {
+  bool dense =
+      t.data != nullptr && t.layout == Layout::plain && (t.rank < 2 || t.rows() < 2 || t.stride == t.cols());
+  if (!dense || t.dtype != DType::f32)
+    throw Error(fmt::format("{}: the tensor must be fp32, plain and dense", op));
+  return static_cast<size_t>(t.elements()) * 4;
+}
+
+}  // namespace
+
+void Ops::upload(const Tensor& to, const float* host) {
+  do_upload(to.data, reinterpret_cast<const std::byte*>(host), dense_bytes("upload", to));
+}
+
+void Ops::download(float* host, const Tensor& from) {
+  do_download(reinterpret_cast<std::byte*>(host), from.data, dense_bytes("download", from));
+}
+
+void Ops::receive(const Tensor& to, Ops& source, const Tensor& from) {
+  size_t bytes = dense_bytes("receive", to);
+  if (dense_bytes("receive", from) != bytes) throw Error("receive: the tensors differ in size");
+  do_receive(to.data, source, from.data, bytes);
+}
+
+void Ops::repeat(std::span<const void* const>, const std::function<void()>& work) { work(); }
 
 void Ops::embed(const Tensor& out, const Tensor& table, std::span<const int32_t> tokens) {
   auto count = static_cast<int64_t>(tokens.size());
@@ -115,7 +144,7 @@ void Ops::matmul(std::span<const Product> products) {
   for (const Product& p : products) {
     int64_t tokens = products[0].x.rows();
     check("matmul", {{"x", p.x, {tokens, p.x.cols()}}, {"out", p.out, {tokens, p.out.cols()}}});
-    check_matrix(p);
+    check_matrix(p, blocks());
     check_epilogue(p, tokens);
   }
   do_matmul(products);

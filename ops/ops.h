@@ -4,15 +4,18 @@
 // virtual function that a device implements. Shapes are written [rows, columns]; T is the number of tokens of
 // a chunk, D the width of the residual stream, A the width of time mixing (H heads of N channels), F the
 // hidden width of channel mixing. Unless said otherwise tensors are fp32 in the plain layout with dense rows,
-// an output overlaps no input, and sums run in an order that depends neither on T nor on the number of
-// threads: a token's results are the same bits in a chunk of any length. Infinities and NaN go through as the
-// formulas say; numbers below the smallest normal one of fp32 (1.2e-38) may be taken as zero.
+// an output overlaps no input, and sums run in an order that does not depend on the number of threads. On the
+// CPU it depends not on T either: a token's results are the same bits in a chunk of any length. On a CUDA
+// device one token alone has another order than a token of a chunk, where tensor cores work; among chunks the
+// length changes nothing. Infinities and NaN go through as the formulas say; numbers below the smallest
+// normal one of fp32 (1.2e-38) may be taken as zero.
 //
 // Formulas follow the reference implementation (pip package rwkv 0.8.32, model.py) and the papers on RWKV-4
 // (arXiv 2305.13048), Eagle and Finch (5 and 6, arXiv 2404.05892) and Goose (7, arXiv 2503.14456).
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "core/tensor.h"
@@ -64,9 +67,10 @@ enum class Epilogue : uint8_t {
 
 /// One matrix product with what follows it.
 struct Product {
-  Tensor x;       ///< [T, inputs]; rows may be `stride` apart
-  Tensor weight;  ///< [outputs, inputs] in a layout of the device (ops/layout.h): fp32, fp16, bf16 or int8
-  Tensor out;     ///< [T, outputs]; rows may be `stride` apart
+  Tensor x;  ///< [T, inputs]; rows may be `stride` apart
+  Tensor
+      weight;  ///< [outputs, inputs], in Ops::blocks() or input_rows (ops/layout.h): fp32, fp16, bf16 or int8
+  Tensor out;  ///< [T, outputs]; rows may be `stride` apart
   Epilogue epilogue = Epilogue::none;
   Tensor bias{}, a{}, b{};  ///< as the epilogue needs
 };
@@ -114,15 +118,34 @@ class Ops {
  public:
   virtual ~Ops() = default;
 
+  /// The layout that matrices have on this device.
+  [[nodiscard]] virtual Layout blocks() const = 0;
+
   /// Upper bounds for all later calls; operators then allocate nothing.
   struct Limits {
-    int64_t tokens = 0;          ///< T
-    int64_t product_inputs = 0;  ///< sum over the products of one matmul call of round_up(inputs, 64)
+    int64_t tokens = 0;           ///< T
+    int64_t product_inputs = 0;   ///< sum over the products of one matmul call of round_up(inputs, 64)
+    int64_t product_outputs = 0;  ///< the most outputs of a product
+    int64_t transfer_bytes = 0;   ///< the most bytes of one embed, upload or download
   };
   void reserve(const Limits& limits) { do_reserve(limits); }
 
-  /// out[t] = table[tokens[t]]. out [T, D]; table [vocabulary, D], plain, fp32, fp16 or bf16. Throws Error
-  /// for a token outside the table.
+  /// Operators of a device may be queued: then they run later, in order, and only these wait for them.
+  /// Host memory may be changed as soon as a call returns. `to` and `from` are dense.
+  void upload(const Tensor& to, const float* host);
+  void download(float* host, const Tensor& from);
+  /// Waits for everything. Errors of queued work are thrown here at the latest.
+  virtual void synchronize() = 0;
+  /// A dense tensor of another device of the same kind, after everything in the queue of `source`.
+  void receive(const Tensor& to, Ops& source, const Tensor& from);
+
+  /// Calls `work`, which only queues operators, the same ones with the same arguments for the same key; a
+  /// device may record them and afterwards run its record instead (a CUDA graph). A key is what the arguments
+  /// depend on, such as the addresses of a state.
+  virtual void repeat(std::span<const void* const> key, const std::function<void()>& work);
+
+  /// out[t] = table[tokens[t]]. out [T, D]; table [vocabulary, D], plain, fp32, fp16 or bf16, in host memory
+  /// on every device. Throws Error for a token outside the table.
   void embed(const Tensor& out, const Tensor& table, std::span<const int32_t> tokens);
 
   /// out[t] = normalize(x[t]) with layer_norm_epsilon; [T, D]; out may be x.
@@ -130,10 +153,11 @@ class Ops {
 
   void token_shift(const TokenShift& shift);
 
-  /// All products, in any order; none may read what another one writes. T is the same for all. Inputs are
-  /// rounded to bf16 for bf16 weights and otherwise stay fp32; products of fp16 and int8 weights are made
-  /// with the widened weights. Sums are fp32. Weights must be finite: those of an input that is zero may not
-  /// be read.
+  /// All products, in any order; none may read what another one writes. T is the same for all. Sums are fp32.
+  /// On the CPU inputs are rounded to bf16 for bf16 weights and otherwise stay fp32, with widened weights. On
+  /// a CUDA device inputs stay fp32 for one token; for several they are rounded to bf16 for bf16 weights, and
+  /// for fp16 and int8 weights, after scaling each token's inputs by a power of two to at most 2^15, to fp16,
+  /// and so are int8 weights. Weights must be finite: those of an input that is zero may not be read.
   void matmul(std::span<const Product> products);
 
   void wkv4(const Wkv4& wkv);
@@ -142,6 +166,9 @@ class Ops {
 
  private:
   virtual void do_reserve(const Limits& limits) = 0;
+  virtual void do_upload(std::byte* to, const std::byte* host, size_t bytes) = 0;
+  virtual void do_download(std::byte* host, const std::byte* from, size_t bytes) = 0;
+  virtual void do_receive(std::byte* to, Ops& source, const std::byte* from, size_t bytes) = 0;
   virtual void do_embed(const Tensor& out, const Tensor& table, std::span<const int32_t> tokens) = 0;
   virtual void do_layer_norm(const Tensor& out, const Tensor& x, const Norm& norm) = 0;
   virtual void do_token_shift(const TokenShift& shift) = 0;

@@ -155,7 +155,7 @@ class Bench {
 
   void product(const std::string& shape, const std::string& layout, const std::string& type, int64_t tokens) {
     MatrixLayout m = shape_of(shape);
-    m.layout = layout == "rows" ? Layout::cpu_rows : Layout::cpu_blocks;
+    m.layout = layout == "rows" ? Layout::input_rows : Layout::cpu_blocks;
     m.dtype = dtypes.at(type);
     Matrices weights(*device_, m);
     Operand x(*device_, {tokens, m.inputs}), out(*device_, {tokens, m.outputs});

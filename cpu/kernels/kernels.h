@@ -23,7 +23,7 @@ struct PreparedProduct {
   const Product* product = nullptr;
   const std::byte* x = nullptr;      ///< rows of the Operand's type
   int64_t x_stride = 0;              ///< bytes
-  const int32_t* nonzero = nullptr;  ///< cpu_rows with one token: the inputs that are not zero, ascending
+  const int32_t* nonzero = nullptr;  ///< input_rows with one token: the inputs that are not zero, ascending
   int64_t nonzero_count = 0;
 };
 
@@ -37,7 +37,7 @@ struct Kernels {
 
   /// Blocks [begin, end) of 16 outputs of a cpu_blocks product, for all tokens.
   void (*matmul_blocks)(const PreparedProduct& p, Range blocks);
-  /// Outputs [begin, end), cut at multiples of 64, of a cpu_rows product. `sums` has room for T rows of 64
+  /// Outputs [begin, end), cut at multiples of 64, of an input_rows product. `sums` has room for T rows of 64
   /// values.
   void (*matmul_rows)(const PreparedProduct& p, Range outputs, float* sums);
 

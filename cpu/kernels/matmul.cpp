@@ -27,7 +27,7 @@ constexpr bool bf16_products = true;
 constexpr bool bf16_products = false;
 #endif
 
-constexpr int64_t rows_strip = 64;   ///< outputs that a pass over the rows of a cpu_rows matrix computes
+constexpr int64_t rows_strip = 64;   ///< outputs that a pass over the rows of an input_rows matrix computes
 constexpr int64_t rows_depth = 256;  ///< inputs of such a pass with several tokens: they stay in the cache
 
 // Weight formats of cpu_blocks. Sums::step(line, x, k) adds the products of one step of inputs.
@@ -214,7 +214,7 @@ void matmul_blocks(const PreparedProduct& p, Range range) {
   }
 }
 
-// Weight formats of cpu_rows. load(row, outputs, output) gives 16 weights, scaled(row,
+// Weight formats of input_rows. load(row, outputs, output) gives 16 weights, scaled(row,
 // output, x) the input that they are multiplied with: for int8, x times their scale.
 
 template <int64_t element, Vec (*load_line)(const std::byte*)>

@@ -110,7 +110,7 @@ int64_t write_matrix(const ModelCheckpoint& model, const ModelTensor& t, ThreadP
   write_units(
       t.form, m.tile_cols() * block_outputs, pool, sink, [&](int64_t u, float* tile, std::byte* packed) {
         int64_t rows = m.tile_rows(u), cols = m.tile_cols();
-        int64_t first = m.layout == Layout::cpu_blocks ? u * block_outputs * cols : u * cols;
+        int64_t first = m.layout == Layout::input_rows ? u * cols : u * block_outputs * cols;
         copy_elements_f32(view, static_cast<uint64_t>(first), static_cast<uint64_t>(rows * cols), tile);
         bad += count_not_finite({tile, static_cast<size_t>(rows * cols)}, t.form.dtype);
         pack_unit(m, u, tile, packed);

@@ -14,7 +14,7 @@ TEST_SUITE_BEGIN("cpu");
 namespace rwkv::test {
 namespace {
 
-constexpr Layout layouts[] = {Layout::cpu_blocks, Layout::cpu_rows};
+constexpr Layout layouts[] = {Layout::cpu_blocks, Layout::input_rows};
 constexpr DType types[] = {DType::f32, DType::f16, DType::bf16, DType::i8};
 
 /// One device for each number of threads, more than there are cores among them.

@@ -110,7 +110,7 @@ PackedMatrix::PackedMatrix(MatrixLayout layout, std::span<const float> values)
   int64_t inputs = layout.inputs;
   for (int64_t u = 0; u < layout.units(); u++) {
     std::byte* packed = bytes.data() + u * layout.unit_bytes();
-    if (layout.layout == Layout::cpu_blocks) {
+    if (layout.layout != Layout::input_rows) {
       pack_unit(layout, u, values.data() + u * block_outputs * inputs, packed);
       unpack_unit(layout, u, packed, stored.data() + u * block_outputs * inputs);
       continue;

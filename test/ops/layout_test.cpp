@@ -52,7 +52,16 @@ Position in_rows(DType dtype, int64_t outputs, int64_t o, int64_t i) {
   return {i * lines(outputs * size) * 64 + o * size};
 }
 
+Position in_padded_rows(DType dtype, int64_t inputs, int64_t o, int64_t i) {
+  auto size = static_cast<int64_t>(size_of(dtype));
+  int64_t row_bytes = lines(inputs * size) * 64, scales = dtype == DType::i8 ? row_bytes / 32 * 2 : 0;
+  int64_t block = o / 16 * 16 * (row_bytes + scales), row = o % 16;
+  return {block + row * row_bytes + i * size,
+          dtype == DType::i8 ? block + 16 * row_bytes + row * scales + i / 32 * 2 : -1};
+}
+
 Position position(const MatrixLayout& m, int64_t o, int64_t i) {
+  if (m.layout == Layout::cuda_blocks) return in_padded_rows(m.dtype, m.inputs, o, i);
   return m.layout == Layout::cpu_blocks ? in_blocks(m.dtype, m.inputs, o, i)
                                         : in_rows(m.dtype, m.outputs, o, i);
 }
@@ -81,7 +90,7 @@ float value_at(const PackedMatrix& packed, int64_t o, int64_t i) {
 
 /// The int8 value of a weight among those that share its scale.
 float quantized(const MatrixLayout& m, const std::vector<float>& values, int64_t o, int64_t i) {
-  bool blocks = m.layout == Layout::cpu_blocks;
+  bool blocks = m.layout != Layout::input_rows;
   int64_t along = blocks ? i : o, first = along / 32 * 32,
           end = std::min(first + 32, blocks ? m.inputs : m.outputs);
   std::vector<int8_t> q(32);
@@ -134,7 +143,7 @@ void check_packing(const MatrixLayout& m) {
 TEST_CASE(
     "layout: every element lies where the documentation says, all else is zero, and unpacking gives it "
     "back") {
-  for (Layout layout : {Layout::cpu_blocks, Layout::cpu_rows}) {
+  for (Layout layout : {Layout::cpu_blocks, Layout::cuda_blocks, Layout::input_rows}) {
     for (DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8}) {
       for (int64_t outputs : {1, 2, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 129}) {
         for (int64_t inputs : {1, 2, 3, 15, 16, 31, 32, 33, 63, 64, 65, 127, 128, 130}) {
@@ -158,14 +167,18 @@ TEST_CASE("layout: sizes of units and of the whole") {
       {{Layout::cpu_blocks, DType::f16, 32, 7}, 2, 4 * 64, 16, 7},
       {{Layout::cpu_blocks, DType::bf16, 31, 7}, 2, 4 * 64, 15, 7},
       {{Layout::cpu_blocks, DType::i8, 16, 65}, 1, 2 * 1088, 16, 65},
-      {{Layout::cpu_rows, DType::f32, 33, 7}, 7, 3 * 64, 1, 33},
-      {{Layout::cpu_rows, DType::f16, 33, 7}, 7, 2 * 64, 1, 33},
-      {{Layout::cpu_rows, DType::bf16, 32, 7}, 7, 64, 1, 32},
-      {{Layout::cpu_rows, DType::i8, 33, 7}, 7, 64 + 64, 1, 33},
-      {{Layout::cpu_rows, DType::i8, 1025, 7}, 7, 2 * 64 + 17 * 64, 1, 1025},
+      {{Layout::cuda_blocks, DType::f32, 33, 17}, 3, 16 * 128, 1, 17},
+      {{Layout::cuda_blocks, DType::f16, 32, 7}, 2, 16 * 64, 16, 7},
+      {{Layout::cuda_blocks, DType::bf16, 31, 33}, 2, 16 * 128, 15, 33},
+      {{Layout::cuda_blocks, DType::i8, 16, 65}, 1, 16 * (128 + 8), 16, 65},
+      {{Layout::input_rows, DType::f32, 33, 7}, 7, 3 * 64, 1, 33},
+      {{Layout::input_rows, DType::f16, 33, 7}, 7, 2 * 64, 1, 33},
+      {{Layout::input_rows, DType::bf16, 32, 7}, 7, 64, 1, 32},
+      {{Layout::input_rows, DType::i8, 33, 7}, 7, 64 + 64, 1, 33},
+      {{Layout::input_rows, DType::i8, 1025, 7}, 7, 2 * 64 + 17 * 64, 1, 1025},
       {{Layout::cpu_blocks, DType::i8, 0, 65}, 0, 2 * 1088, 0, 65},
       {{Layout::cpu_blocks, DType::f32, 20, 0}, 2, 0, 4, 0},
-      {{Layout::cpu_rows, DType::bf16, 20, 0}, 0, 64, 1, 20},
+      {{Layout::input_rows, DType::bf16, 20, 0}, 0, 64, 1, 20},
   };
   for (const auto& c : cases) {
     CAPTURE(static_cast<int>(c.m.layout));
@@ -181,7 +194,7 @@ TEST_CASE("layout: sizes of units and of the whole") {
 
 TEST_CASE("layout: what cannot be laid out is refused, before its size overflows") {
   constexpr int64_t huge = int64_t{1} << 31, max = std::numeric_limits<int64_t>::max();
-  for (Layout layout : {Layout::cpu_blocks, Layout::cpu_rows}) {
+  for (Layout layout : {Layout::cpu_blocks, Layout::cuda_blocks, Layout::input_rows}) {
     MatrixLayout bad[] = {{layout, DType::u8, 1, 1},        {layout, DType::i32, 1, 1},
                           {layout, DType::f32, -1, 1},      {layout, DType::f32, 1, -1},
                           {layout, DType::i8, max, 1},      {layout, DType::i8, 1, max},
@@ -199,7 +212,7 @@ TEST_CASE("layout: what cannot be laid out is refused, before its size overflows
 }
 
 TEST_CASE("layout: a packed view has the sizes of the matrix and the form that it came from") {
-  MatrixLayout m{Layout::cpu_rows, DType::bf16, 20, 33};
+  MatrixLayout m{Layout::input_rows, DType::bf16, 20, 33};
   std::byte data{};
   Tensor t = packed_view(m, &data);
   CHECK(t.data == &data);

@@ -18,8 +18,14 @@ class CountingOps final : public Ops {
  public:
   int calls = 0;
 
+  [[nodiscard]] Layout blocks() const override { return Layout::cpu_blocks; }
+  void synchronize() override {}
+
  private:
   void do_reserve(const Limits&) override {}
+  void do_upload(std::byte*, const std::byte*, size_t) override { calls++; }
+  void do_download(std::byte*, const std::byte*, size_t) override { calls++; }
+  void do_receive(std::byte*, Ops&, const std::byte*, size_t) override { calls++; }
   void do_embed(const Tensor&, const Tensor&, std::span<const int32_t>) override { calls++; }
   void do_layer_norm(const Tensor&, const Tensor&, const Norm&) override { calls++; }
   void do_token_shift(const TokenShift&) override { calls++; }
@@ -121,7 +127,7 @@ TEST_CASE("embed: checks its operands and the tokens") {
   CHECK(message_for(vector()).starts_with("embed: "));
   CHECK(message_for({}).starts_with("embed: "));
   Tensor packed = matrix(100);
-  packed.layout = Layout::cpu_rows;
+  packed.layout = Layout::input_rows;
   CHECK(message_for(packed).starts_with("embed: the table"));
   CHECK(ops.calls == 3);
 }
@@ -195,7 +201,7 @@ TEST_CASE("matmul: checks its operands, and those alone that the epilogue needs"
     return error_of([&] { ops.matmul({&bad, 1}); });
   };
   for (DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8}) {
-    for (Layout layout : {Layout::cpu_blocks, Layout::cpu_rows}) {
+    for (Layout layout : {Layout::cpu_blocks, Layout::input_rows}) {
       weight.dtype = dtype;
       weight.layout = layout;
       CHECK(message_for(weight) == "");

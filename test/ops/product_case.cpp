@@ -24,7 +24,7 @@ std::vector<float> weights(Random& random, const MatrixLayout& m) {
 // Most inputs of ffn.value are zero.
 std::vector<float> inputs(Random& random, const MatrixLayout& m, int64_t tokens) {
   std::vector<float> values = random.normals(tokens * m.inputs);
-  if (m.layout == Layout::cpu_rows) {
+  if (m.layout == Layout::input_rows) {
     for (float& v : values) v = random.index(4) == 0 ? v * v : random.index(4) == 0 ? -0.0f : 0.0f;
   }
   return values;

@@ -1,0 +1,59 @@
+// What the kernels offer to cuda/ops.cpp: one function for each operator, which queues its launches in a
+// stream. Arguments are those of ops/ops.h, checked, in device memory. Activations are aligned to 4 bytes
+// only, weights to 64. Nothing is allocated and nothing waited for.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <span>
+
+#include "ops/ops.h"
+
+namespace rwkv::cuda {
+
+/// The most products of one launch, and mixes of one token shift.
+constexpr int max_products = 8;
+constexpr int max_mixes = 6;
+
+/// Device memory that operators need beside their operands; one for each queue.
+struct Workspace {
+  std::byte* operands = nullptr;  ///< matmul: inputs of products as tensor cores read them
+  float* sums = nullptr;          ///< matvec: partial sums of an input_rows product
+  unsigned* counters = nullptr;   ///< max_products; zero whenever no kernel runs
+  size_t operand_bytes = 0, sum_bytes = 0;
+};
+/// Sizes for these limits.
+size_t operand_bytes(const Ops::Limits& limits);
+size_t sum_bytes(const Ops::Limits& limits);
+
+/// What the last block of a matvec to arrive does with its output, which then costs no launch of its own: at
+/// most one of the two.
+struct Tail {
+  const TokenShift* shift = nullptr;  ///< of one token; x is the product's output
+  struct LayerNorm {
+    Tensor out, x;
+    Norm norm;
+  };
+  const LayerNorm* norm = nullptr;
+};
+
+/// One token. Products in cuda_blocks are one launch together; one in input_rows is a launch of its own, with
+/// no other product beside it when there is a tail.
+void matvec(std::span<const Product> products, const Tail& tail, const Workspace& workspace,
+            cudaStream_t stream);
+
+/// Two tokens or more.
+void matmul(std::span<const Product> products, const Workspace& workspace, cudaStream_t stream);
+
+void layer_norm(const Tensor& out, const Tensor& x, const Norm& norm, cudaStream_t stream);
+void token_shift(const TokenShift& shift, cudaStream_t stream);
+
+void wkv4(const Wkv4& wkv, cudaStream_t stream);
+/// `low_rank`: products of one token whose outputs are inputs of `wkv`: each head computes its own channels
+/// of them and does not read the outputs' memory. Their weights are in cuda_blocks; at most 4, one for wkv5
+/// (the decay).
+void wkv5(const Wkv5& wkv, std::span<const Product> low_rank, cudaStream_t stream);
+void wkv7(const Wkv7& wkv, std::span<const Product> low_rank, cudaStream_t stream);
+
+}  // namespace rwkv::cuda
