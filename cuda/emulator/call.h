@@ -40,4 +40,16 @@ cudaError_t call(Operation operation, Body body) {
   return remember(error);
 }
 
+/// Does a call that gives something back. It does so even after an error that stays, and when it shall fail,
+/// so that Live tells what a program forgot.
+template <class Body>
+cudaError_t release_call(Operation operation, Body body) {
+  const std::lock_guard<std::recursive_mutex> lock(runtime_lock());
+  const cudaError_t error = begin_call(operation);
+  if (!state().settings.driver || state().settings.devices == 0) return remember(error);
+  const cudaError_t own = body();
+  queue::progress();
+  return remember(error != cudaSuccess ? error : own != cudaSuccess ? own : state().sticky);
+}
+
 }  // namespace emulator

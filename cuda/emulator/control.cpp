@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "cuda/emulator/call.h"
+#include "cuda/emulator/capture.h"
 
 namespace emulator {
 
@@ -128,6 +129,8 @@ void configure(const Settings& settings) {
   simulated::reset();
   queue::reset(settings.devices, settings.seed);
   reset_events();
+  capture::reset();
+  reset_graphs();
   state() = {};
   state().settings = settings;
   state().configured = true;
@@ -159,8 +162,13 @@ void reset_counters() {
 
 Live live() {
   const std::lock_guard<std::recursive_mutex> lock(runtime_lock());
-  return {memory::live_count(true), memory::live_count(false), memory::registered_count(), queue::count(),
-          event_count()};
+  return {memory::live_count(true),
+          memory::live_count(false),
+          memory::registered_count(),
+          queue::count(),
+          event_count(),
+          graph_count(),
+          executable_count()};
 }
 
 double simulated_seconds() {

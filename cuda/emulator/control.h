@@ -41,7 +41,8 @@ struct Settings {
       1e12;                      // simulated bytes per second of memory, for what kernels load (see Counters)
   double link_bandwidth = 25e9;  // simulated bytes per second of copies between host and device, or devices
   double kernel_seconds = 2e-6;  // simulated time of a kernel besides its loads
-  bool print_reports = true;     // reports go to standard error too
+  double graph_kernel_seconds = 1e-6;  // the same in a graph
+  bool print_reports = true;           // reports go to standard error too
 };
 
 /// The settings that the variable CUDA_EMULATOR asks for, such as "seed=7 order=random streams=late". A
@@ -54,7 +55,8 @@ void configure(const Settings& settings);
 Settings settings();
 
 struct Counters {
-  uint64_t launches = 0;
+  uint64_t launches = 0;  // of kernels, those in launched graphs too
+  uint64_t graph_launches = 0;
   uint64_t host_to_device_bytes = 0;
   uint64_t device_to_host_bytes = 0;
   uint64_t device_to_device_bytes = 0;  // within a device
@@ -76,8 +78,10 @@ struct Live {
   int registrations = 0;
   int streams = 0;
   int events = 0;
+  int graphs = 0;
+  int executables = 0;  // executable graphs
   [[nodiscard]] int total() const {
-    return device_allocations + pinned_allocations + registrations + streams + events;
+    return device_allocations + pinned_allocations + registrations + streams + events + graphs + executables;
   }
 };
 Live live();
@@ -96,13 +100,15 @@ enum class Operation {
   pinned_allocation,
   registration,
   copy,
-  launch,
+  launch,  // of a kernel or a graph
+  graph,   // cudaStreamBeginCapture, cudaStreamEndCapture, cudaGraphInstantiate
   stream,
   event,
   synchronization,
 };
-/// The n-th such call from now (1: the next) returns `error` and does nothing; for a launch or copy with
-/// cudaErrorLaunchFailure or cudaErrorIllegalAddress the error stays.
+/// The n-th such call from now (1: the next) returns `error` and does nothing, unless it gives something back
+/// or ends a capture; for a launch or copy with cudaErrorLaunchFailure or cudaErrorIllegalAddress the error
+/// stays.
 void fail_call(Operation operation, int n, cudaError_t error);
 /// How many such calls there were since the settings, so that a test can let each of them fail.
 int calls(Operation operation);

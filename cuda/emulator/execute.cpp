@@ -15,25 +15,16 @@ namespace emulator {
 
 namespace {
 
-std::string count_bytes(size_t bytes) { return std::to_string(bytes) + " bytes"; }
-
 // One side of a copy must still be what it was at the call.
-bool still_there(const void* side, const Work& work, bool device_side) {
+bool still_there(const void* side, const Work& work) {
   const memory::Allocation* a = memory::find(side);
   if (memory::owns(side)) return a != nullptr && memory::holds(a->space, side, work.bytes);
-  return device_side || !work.pinned_host || memory::is_pinned(side, work.bytes);
+  return !work.pinned_host || memory::is_pinned(side, work.bytes);
 }
 
 void copy(const Work& work) {
+  if (check_sides(work) != cudaSuccess) return;
   const void* from = work.staged ? work.staged->data() : work.from;
-  const bool from_there = work.staged || work.kind == Work::Kind::fill || still_there(work.from, work, false);
-  if (!from_there || !still_there(work.to, work, false)) {
-    fail(cudaErrorIllegalAddress, std::string(work.kind == Work::Kind::fill ? "a fill" : "a copy") + " of " +
-                                      count_bytes(work.bytes) + (from_there ? " to " : " from ") +
-                                      memory::describe(from_there ? work.to : work.from) +
-                                      ", released before the work was done");
-    return;
-  }
   unsigned devices = 0;
   for (const void* side : {static_cast<const void*>(work.to), from}) {
     const memory::Allocation* a = side == nullptr ? nullptr : memory::find(side);
@@ -65,8 +56,8 @@ void run_kernel(Work& work, int device) {
   s.counters.kernel_load_bytes += loaded_bytes;
   s.counters.barriers += counted.barriers;
   s.counters.warp_primitives += counted.warp_primitives;
-  work.step->seconds =
-      s.settings.kernel_seconds + static_cast<double>(loaded_bytes) / s.settings.device_bandwidth;
+  work.step->seconds = (work.in_graph ? s.settings.graph_kernel_seconds : s.settings.kernel_seconds) +
+                       static_cast<double>(loaded_bytes) / s.settings.device_bandwidth;
   if (failure.error != cudaSuccess) {
     fail(failure.error, failure.text);
     return;
@@ -117,6 +108,16 @@ void execute(Work& work, int device) {
     case Work::Kind::wait:
       break;
   }
+}
+
+cudaError_t check_sides(const Work& work) {
+  const bool fill = work.kind == Work::Kind::fill;
+  const bool from_there = fill || work.staged || still_there(work.from, work);
+  if (from_there && still_there(work.to, work)) return cudaSuccess;
+  return fail(cudaErrorIllegalAddress,
+              std::string(fill ? "a fill" : "a copy") + " of " + std::to_string(work.bytes) + " bytes" +
+                  (from_there ? " to " : " from ") + memory::describe(from_there ? work.to : work.from) +
+                  ", released before the work was done");
 }
 
 cudaError_t check_launch(const cudaLaunchConfig_t& config, const Kernel& kernel, int device) {

@@ -13,4 +13,7 @@ cudaError_t check_launch(const cudaLaunchConfig_t& config, const Kernel& kernel,
 /// addresses of this process' memory.
 cudaError_t check_arguments(const Kernel& kernel, const Argument* arguments, int count, int device);
 
+/// Whether both sides of a copy or fill are still what they were at its call.
+cudaError_t check_sides(const Work& work);
+
 }  // namespace emulator

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "cuda/emulator/call.h"
+#include "cuda/emulator/capture.h"
 #include "cuda/emulator/fault.h"
 
 using namespace emulator;
@@ -11,6 +12,7 @@ namespace {
 cudaError_t allocate_pinned(void** pointer, size_t bytes, unsigned flags) {
   return call(Operation::pinned_allocation, [&] {
     *pointer = nullptr;
+    if (const auto error = capture::check_unsafe(); error != cudaSuccess) return error;
     if ((flags & ~(cudaHostAllocPortable | cudaHostAllocWriteCombined)) != 0) return cudaErrorInvalidValue;
     if (bytes == 0) return cudaSuccess;
     catch_faults();
@@ -45,32 +47,28 @@ bool allows(cudaMemcpyKind kind, bool from_device, bool to_device) {
           (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice) == to_device);
 }
 
-struct Route {
-  Engine engine;
-  double bandwidth;
-};
-
-Route count_copy(Side to, Side from, size_t bytes) {
-  Counters& c = state().counters;
+void choose_route(Work& work, Side to, Side from) {
   const Settings& s = state().settings;
-  if (from.device && to.device && from.number == to.number) {
-    c.device_to_device_bytes += bytes;
-    return {Engine::kernels, s.device_bandwidth / 2};
-  }
-  if (from.device && to.device) {
-    c.peer_bytes += bytes;
+  const bool inside = from.device && to.device && from.number == to.number;
+  work.engine = inside ? Engine::kernels : from.device ? Engine::from_device : Engine::to_device;
+  work.seconds = static_cast<double>(work.bytes) / (inside ? s.device_bandwidth / 2 : s.link_bandwidth);
+  if (inside) {
+    work.counter = &Counters::device_to_device_bytes;
+  } else if (from.device && to.device) {
+    work.counter = &Counters::peer_bytes;
   } else if (from.device) {
-    c.device_to_host_bytes += bytes;
+    work.counter = &Counters::device_to_host_bytes;
   } else if (to.device) {
-    c.host_to_device_bytes += bytes;
+    work.counter = &Counters::host_to_device_bytes;
   }
-  return {from.device ? Engine::from_device : Engine::to_device, s.link_bandwidth};
 }
 
 cudaError_t enqueue_copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t handle,
                          bool asynchronous) {
-  auto* stream = queue::resolve(handle, current_device());
-  if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+  cudaStream_t stream = nullptr;
+  if (const auto error = capture::use_stream(handle, capture::Use::work, stream); error != cudaSuccess) {
+    return error;
+  }
   Side target{}, source{};
   if (const auto error = find_side(to, bytes, target); error != cudaSuccess) return error;
   if (const auto error = find_side(from, bytes, source); error != cudaSuccess) return error;
@@ -81,7 +79,9 @@ cudaError_t enqueue_copy(void* to, const void* from, size_t bytes, cudaMemcpyKin
   }
   const bool pageable_source = !source.device && !memory::is_pinned(from, bytes);
   const bool pageable_target = !target.device && !memory::is_pinned(to, bytes);
-  const Route route = count_copy(target, source, bytes);
+  if (stream->capture != nullptr && (pageable_source || pageable_target)) {
+    return capture::invalidate(stream->capture, cudaErrorStreamCaptureUnsupported);
+  }
   Work work;
   work.to = static_cast<char*>(to);
   work.from = static_cast<const char*>(from);
@@ -90,7 +90,8 @@ cudaError_t enqueue_copy(void* to, const void* from, size_t bytes, cudaMemcpyKin
   if (pageable_source && target.device) {
     work.staged = std::make_shared<std::vector<char>>(work.from, work.from + bytes);
   }
-  queue::push(stream, std::move(work), route.engine, static_cast<double>(bytes) / route.bandwidth);
+  choose_route(work, target, source);
+  capture::submit(stream, std::move(work));
   if (asynchronous && (pageable_source || pageable_target)) state().counters.pageable_copies++;
   // A copy into pageable memory returns when it is done, and so does one between host memories.
   if (pageable_target || !asynchronous) queue::wait_for_stream(stream);
@@ -98,8 +99,10 @@ cudaError_t enqueue_copy(void* to, const void* from, size_t bytes, cudaMemcpyKin
 }
 
 cudaError_t enqueue_fill(void* pointer, int value, size_t bytes, cudaStream_t handle) {
-  auto* stream = queue::resolve(handle, current_device());
-  if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+  cudaStream_t stream = nullptr;
+  if (const auto error = capture::use_stream(handle, capture::Use::work, stream); error != cudaSuccess) {
+    return error;
+  }
   Side side{};
   if (const auto error = find_side(pointer, bytes, side); error != cudaSuccess) return error;
   if (!side.device && bytes > 0) return fail(cudaErrorInvalidValue, "cudaMemset of host memory");
@@ -108,8 +111,8 @@ cudaError_t enqueue_fill(void* pointer, int value, size_t bytes, cudaStream_t ha
   work.to = static_cast<char*>(pointer);
   work.bytes = bytes;
   work.value = value;
-  queue::push(stream, std::move(work), Engine::kernels,
-              static_cast<double>(bytes) / state().settings.device_bandwidth);
+  work.seconds = static_cast<double>(bytes) / state().settings.device_bandwidth;
+  capture::submit(stream, std::move(work));
   return cudaSuccess;
 }
 
@@ -118,6 +121,7 @@ cudaError_t enqueue_fill(void* pointer, int value, size_t bytes, cudaStream_t ha
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   return call(Operation::device_allocation, [&] {
     *pointer = nullptr;
+    if (const auto error = capture::check_unsafe(); error != cudaSuccess) return error;
     if (bytes == 0) return cudaSuccess;
     catch_faults();
     *pointer = memory::allocate(current_device(), bytes);
@@ -127,7 +131,8 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 
 // Does not wait for work that uses the memory: programs must not rely on it.
 cudaError_t cudaFree(void* pointer) {
-  return call(Operation::any, [&] {
+  return release_call(Operation::any, [&] {
+    if (const auto error = capture::check_unsafe(); error != cudaSuccess) return error;
     if (pointer == nullptr || memory::release(pointer, true)) return cudaSuccess;
     return fail(cudaErrorInvalidValue, "cudaFree of " + memory::describe(pointer));
   });
@@ -140,7 +145,8 @@ cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned flags) {
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
-  return call(Operation::any, [&] {
+  return release_call(Operation::any, [&] {
+    if (const auto error = capture::check_unsafe(); error != cudaSuccess) return error;
     if (pointer == nullptr || memory::release(pointer, false)) return cudaSuccess;
     return fail(cudaErrorInvalidValue, "cudaFreeHost of " + memory::describe(pointer));
   });
@@ -148,6 +154,7 @@ cudaError_t cudaFreeHost(void* pointer) {
 
 cudaError_t cudaHostRegister(void* pointer, size_t bytes, unsigned flags) {
   return call(Operation::registration, [&] {
+    if (const auto error = capture::check_unsafe(); error != cudaSuccess) return error;
     if (pointer == nullptr || bytes == 0 || memory::owns(pointer)) return cudaErrorInvalidValue;
     if ((flags & ~(cudaHostRegisterPortable | cudaHostRegisterReadOnly)) != 0) return cudaErrorInvalidValue;
     return memory::register_pages(pointer, bytes) ? cudaSuccess : cudaErrorHostMemoryAlreadyRegistered;
@@ -155,13 +162,17 @@ cudaError_t cudaHostRegister(void* pointer, size_t bytes, unsigned flags) {
 }
 
 cudaError_t cudaHostUnregister(void* pointer) {
-  return call(Operation::any, [&] {
+  return release_call(Operation::any, [&] {
+    if (const auto error = capture::check_unsafe(); error != cudaSuccess) return error;
     return memory::unregister_pages(pointer) ? cudaSuccess : cudaErrorHostMemoryNotRegistered;
   });
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
-  return call(Operation::copy, [&] { return enqueue_copy(to, from, bytes, kind, nullptr, false); });
+  return call(Operation::copy, [&] {
+    if (const auto error = capture::check_unsafe(); error != cudaSuccess) return error;
+    return enqueue_copy(to, from, bytes, kind, nullptr, false);
+  });
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
@@ -181,7 +192,10 @@ cudaError_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, int f
 }
 
 cudaError_t cudaMemset(void* pointer, int value, size_t bytes) {
-  return call(Operation::copy, [&] { return enqueue_fill(pointer, value, bytes, nullptr); });
+  return call(Operation::copy, [&] {
+    if (const auto error = capture::check_unsafe(); error != cudaSuccess) return error;
+    return enqueue_fill(pointer, value, bytes, nullptr);
+  });
 }
 
 cudaError_t cudaMemsetAsync(void* pointer, int value, size_t bytes, cudaStream_t stream) {

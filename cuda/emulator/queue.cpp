@@ -151,11 +151,13 @@ cudaStream_t resolve(cudaStream_t stream, int device) {
 
 int count() {
   return static_cast<int>(std::count_if(streams.begin(), streams.end(), [](const auto& stream) {
-    return !stream->is_default && !stream->destroyed;
+    return !stream->is_default && !stream->internal && !stream->destroyed;
   }));
 }
 
-void push(cudaStream_t stream, Work work, Engine engine, double seconds) {
+void push(cudaStream_t stream, Work work) {
+  if (work.kind == Work::Kind::kernel) state().counters.launches++;
+  if (work.counter != nullptr) state().counters.*work.counter += work.bytes;
   Step step;
   if (work.kind == Work::Kind::record) step.kind = Step::Kind::record;
   if (work.kind == Work::Kind::wait) step.kind = Step::Kind::wait;
@@ -163,12 +165,29 @@ void push(cudaStream_t stream, Work work, Engine engine, double seconds) {
   step.device = stream->device;
   step.ordered = stream->blocking;
   step.is_default = stream->is_default;
-  step.engine = engine;
-  step.seconds = seconds;
+  step.engine = work.engine;
+  step.seconds = work.seconds;
   step.moment = work.moment;
   work.step = simulated::add(step);
   work.number = ++last_number;
   stream->pending.push_back(std::move(work));
+}
+
+std::shared_ptr<Moment> record(cudaStream_t stream) {
+  auto moment = std::make_shared<Moment>();
+  moment->stream = stream;
+  Work work;
+  work.kind = Work::Kind::record;
+  work.moment = moment;
+  push(stream, std::move(work));
+  return moment;
+}
+
+void wait(cudaStream_t stream, const std::shared_ptr<Moment>& moment) {
+  Work work;
+  work.kind = Work::Kind::wait;
+  work.moment = moment;
+  push(stream, std::move(work));
 }
 
 void progress() {

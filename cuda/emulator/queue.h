@@ -22,13 +22,19 @@ struct Work {
   const char* from = nullptr;
   size_t bytes = 0;
   int value = 0;
-  bool pinned_host = false;                   // the copy's host side was pinned at the call
+  bool pinned_host = false;  // the copy's host side was pinned at the call
+  bool in_graph = false;
   std::shared_ptr<std::vector<char>> staged;  // what `from` held at the call, where that counts
   Kernel kernel{};
   cudaLaunchConfig_t config{};
   std::shared_ptr<Moment> moment;
+  Engine engine = Engine::kernels;
+  double seconds = 0;                     // on the engine; a kernel's are known when it has run
+  uint64_t Counters::*counter = nullptr;  // to which a copy adds its bytes
   std::shared_ptr<Step> step;
 };
+
+struct Capture;
 
 }  // namespace emulator
 
@@ -36,11 +42,15 @@ struct CUstream_st {
   int device = 0;
   bool blocking = true;
   bool is_default = false;
+  bool internal = false;  // of an executable graph
   bool destroyed = false;
   uint64_t id = 0;
   uint64_t priority = 0;
   int polls = 0;
   std::deque<emulator::Work> pending;
+  // While it is captured: the nodes that its next one comes after.
+  std::shared_ptr<emulator::Capture> capture;
+  std::vector<int> position;
 };
 
 namespace emulator::queue {
@@ -53,8 +63,11 @@ void destroy(cudaStream_t stream);
 cudaStream_t resolve(cudaStream_t stream, int device);
 int count();
 
-/// `engine` and `seconds` of work that takes time (a kernel's are known when it has run).
-void push(cudaStream_t stream, Work work, Engine engine = Engine::kernels, double seconds = 0);
+/// Counts the work, and queues it.
+void push(cudaStream_t stream, Work work);
+/// The moment when what the stream has so far is done.
+std::shared_ptr<Moment> record(cudaStream_t stream);
+void wait(cudaStream_t stream, const std::shared_ptr<Moment>& moment);
 
 /// What the policy lets run at a call.
 void progress();

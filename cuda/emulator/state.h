@@ -23,7 +23,7 @@ struct State {
   cudaError_t sticky = cudaSuccess;
   std::map<const void*, int> dynamic_shared;          // by kernel, what cudaFuncSetAttribute set
   std::array<unsigned, memory::max_devices> peers{};  // bit by bit, whose memory a device reaches
-  std::array<int, 9> calls{};                         // by operation
+  std::array<int, 10> calls{};                        // by operation
   Planned planned;
   bool configured = false;
 };

@@ -2,15 +2,18 @@
 #include <algorithm>
 
 #include "cuda/emulator/call.h"
+#include "cuda/emulator/capture.h"
 #include "cuda/emulator/execute.h"
 
 using namespace emulator;
 
-// An event belongs to a device and stands for the moment of its last record.
+// An event belongs to a device and stands for the moment of its last record, or for nodes of a capture.
 struct CUevent_st {
   int device;
   bool timed;
   std::shared_ptr<Moment> moment;
+  std::shared_ptr<Capture> capture;
+  std::vector<int> nodes;
 };
 
 namespace {
@@ -21,7 +24,15 @@ bool known(cudaEvent_t event) {
   return std::any_of(events.begin(), events.end(), [event](const auto& e) { return e.get() == event; });
 }
 
-cudaStream_t find(cudaStream_t stream) { return queue::resolve(stream, current_device()); }
+using capture::Use;
+
+// An event can be asked and waited for by the host unless captures forbid it.
+cudaError_t check_event(cudaEvent_t event) {
+  if (!known(event)) return cudaErrorInvalidResourceHandle;
+  if (event->capture == nullptr) return capture::check_unsafe();
+  return event->capture->ended ? cudaErrorCapturedEvent
+                               : capture::invalidate(event->capture, cudaErrorCapturedEvent);
+}
 
 }  // namespace
 
@@ -32,8 +43,10 @@ int event_count() { return static_cast<int>(events.size()); }
 
 cudaError_t launch(const cudaLaunchConfig_t& config, Kernel kernel, const Argument* arguments, int count) {
   return call(Operation::launch, [&] {
-    auto* stream = find(config.stream);
-    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+    cudaStream_t stream = nullptr;
+    if (const auto error = capture::use_stream(config.stream, Use::work, stream); error != cudaSuccess) {
+      return error;
+    }
     if (stream->device != current_device()) {
       return fail(cudaErrorInvalidResourceHandle, "a launch into a stream of device " +
                                                       std::to_string(stream->device) + " while device " +
@@ -42,12 +55,11 @@ cudaError_t launch(const cudaLaunchConfig_t& config, Kernel kernel, const Argume
     if (const auto error = check_launch(config, kernel, stream->device); error != cudaSuccess) return error;
     if (const auto error = check_arguments(kernel, arguments, count, stream->device); error != cudaSuccess)
       return error;
-    state().counters.launches++;
     Work work;
     work.kind = Work::Kind::kernel;
     work.kernel = std::move(kernel);
     work.config = config;
-    queue::push(stream, std::move(work));
+    capture::submit(stream, std::move(work), {arguments, arguments + count});
     return cudaSuccess;
   });
 }
@@ -78,8 +90,11 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  return call(Operation::any, [&] {
-    if (stream == nullptr || find(stream) == nullptr) return cudaErrorInvalidResourceHandle;
+  return release_call(Operation::any, [&] {
+    if (stream == nullptr || queue::resolve(stream, 0) == nullptr) return cudaErrorInvalidResourceHandle;
+    if (stream->capture != nullptr) {
+      return capture::invalidate(stream->capture, cudaErrorStreamCaptureUnsupported);
+    }
     queue::destroy(stream);
     return cudaSuccess;
   });
@@ -87,8 +102,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return call(Operation::synchronization, [&] {
-    auto* target = find(stream);
-    if (target == nullptr) return cudaErrorInvalidResourceHandle;
+    cudaStream_t target = nullptr;
+    if (const auto error = capture::use_stream(stream, Use::wait, target); error != cudaSuccess) return error;
     queue::wait_for_stream(target);
     return cudaSuccess;
   });
@@ -96,8 +111,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   return call(Operation::any, [&] {
-    auto* target = find(stream);
-    if (target == nullptr) return cudaErrorInvalidResourceHandle;
+    cudaStream_t target = nullptr;
+    if (const auto error = capture::use_stream(stream, Use::wait, target); error != cudaSuccess) return error;
     if (!target->pending.empty()) queue::poll(target);
     return target->pending.empty() ? cudaSuccess : cudaErrorNotReady;
   });
@@ -105,14 +120,15 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
   return call(Operation::event, [&] {
-    auto* target = find(stream);
-    if (target == nullptr || !known(event)) return cudaErrorInvalidResourceHandle;
+    cudaStream_t target = nullptr;
+    if (const auto error = capture::use_stream(stream, Use::work, target); error != cudaSuccess) return error;
+    if (!known(event)) return cudaErrorInvalidResourceHandle;
     if (flags != 0) return cudaErrorInvalidValue;
-    if (event->moment == nullptr) return cudaSuccess;  // never recorded: nothing to wait for
-    Work work;
-    work.kind = Work::Kind::wait;
-    work.moment = event->moment;
-    queue::push(target, std::move(work));
+    if (event->capture != nullptr) return capture::join(target, event->capture, event->nodes);
+    if (target->capture != nullptr) {
+      return capture::invalidate(target->capture, cudaErrorStreamCaptureIsolation);
+    }
+    if (event->moment != nullptr) queue::wait(target, event->moment);
     return cudaSuccess;
   });
 }
@@ -123,14 +139,14 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   return call(Operation::event, [&] {
     if ((flags & ~(cudaEventBlockingSync | cudaEventDisableTiming)) != 0) return cudaErrorInvalidValue;
     events.push_back(std::make_unique<CUevent_st>(
-        CUevent_st{current_device(), (flags & cudaEventDisableTiming) == 0, nullptr}));
+        CUevent_st{current_device(), (flags & cudaEventDisableTiming) == 0, nullptr, nullptr, {}}));
     *event = events.back().get();
     return cudaSuccess;
   });
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  return call(Operation::any, [&] {
+  return release_call(Operation::any, [&] {
     const auto removed =
         std::remove_if(events.begin(), events.end(), [event](const auto& e) { return e.get() == event; });
     if (removed == events.end()) return cudaErrorInvalidResourceHandle;
@@ -141,22 +157,19 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return call(Operation::event, [&] {
-    auto* target = find(stream);
-    if (target == nullptr || !known(event) || event->device != target->device)
-      return cudaErrorInvalidResourceHandle;
-    event->moment = std::make_shared<Moment>();
-    event->moment->stream = target;
-    Work work;
-    work.kind = Work::Kind::record;
-    work.moment = event->moment;
-    queue::push(target, std::move(work));
+    cudaStream_t target = nullptr;
+    if (const auto error = capture::use_stream(stream, Use::work, target); error != cudaSuccess) return error;
+    if (!known(event) || event->device != target->device) return cudaErrorInvalidResourceHandle;
+    event->capture = target->capture;
+    event->nodes = target->position;
+    event->moment = target->capture == nullptr ? queue::record(target) : nullptr;
     return cudaSuccess;
   });
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return call(Operation::synchronization, [&] {
-    if (!known(event)) return cudaErrorInvalidResourceHandle;
+    if (const auto error = check_event(event); error != cudaSuccess) return error;
     if (event->moment != nullptr) queue::wait_for_moment(event->moment);
     return cudaSuccess;
   });
@@ -164,7 +177,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   return call(Operation::any, [&] {
-    if (!known(event)) return cudaErrorInvalidResourceHandle;
+    if (const auto error = check_event(event); error != cudaSuccess) return error;
     if (event->moment != nullptr && !event->moment->done) queue::poll(event->moment->stream);
     return event->moment == nullptr || event->moment->done ? cudaSuccess : cudaErrorNotReady;
   });
