@@ -15,12 +15,14 @@ namespace rwkv::cuda {
 /// The most products of one launch, and mixes of one token shift.
 constexpr int max_products = 8;
 constexpr int max_mixes = 6;
+/// Counters of a workspace.
+constexpr int max_counters = 256;
 
 /// Device memory that operators need beside their operands; one for each queue.
 struct Workspace {
   std::byte* operands = nullptr;  ///< matmul: inputs of products as tensor cores read them
   float* sums = nullptr;          ///< matvec: partial sums of an input_rows product
-  unsigned* counters = nullptr;   ///< max_products; zero whenever no kernel runs
+  unsigned* counters = nullptr;   ///< max_counters; zero whenever no kernel runs
   size_t operand_bytes = 0, sum_bytes = 0;
 };
 /// Sizes for these limits.
