@@ -1,0 +1,113 @@
+// Products of one token with matrices in cuda_blocks: one launch for all that a call has.
+//
+// The weights are read once and used once, so memory is the limit. For fp16 and a width of 2048 receptance,
+// key and value together are 25 MB: 7.5 us at the 3.3 TB/s of an H100, 25 us at the 1 TB/s of an RTX 4090;
+// the output alone is 8.4 MB, 2.5 us and 8 us, and the head 268 MB, 80 us and 270 us. To keep 3.3 TB/s busy
+// for a latency of 700 ns, 2.3 MB must be on their way, 18 KB for each of 132 multiprocessors (a 4090 wants 5
+// KB). A warp has eight loads of 16 bytes for each lane in flight, 4 KB, and two blocks of eight warps fit
+// into the registers of a multiprocessor: 64 KB. Where the outputs are too few to give every multiprocessor a
+// block, a warp takes fewer rows and more of each at once, until there are a thousand warps or one row for
+// each: 4 MB in flight, then latency is the limit (about 2 us for a launch that reads less than that).
+// Instructions: 2 for each 16-bit weight, 3 for an int8 (see widen.h), address arithmetic included 290 and
+// 670 for 4 KB of a warp: 0.07 and 0.16 a byte. A multiprocessor issues 4 a cycle and gets 15 bytes, 3 on a
+// 4090, so they take a quarter to 60% of the time that memory does. The vector comes from the level 1 cache:
+// 16 bytes of int8 need 64 of it, for four rows at once.
+#include <algorithm>
+
+#include "cuda/kernels/epilogue.h"
+#include "cuda/kernels/kernels.h"
+#include "cuda/kernels/matvec.h"
+#include "cuda/kernels/row_dot.h"
+#include "cuda/kernels/tail.h"
+#include "cuda/launch.h"
+
+namespace rwkv::cuda {
+namespace {
+
+constexpr int warps = norm_threads / 32;
+constexpr int enough_warps = 1024;  // of a launch, to keep the memory busy
+
+struct VectorProduct {
+  WeightRows weight;
+  const float* x;
+  EpilogueArguments epilogue;
+  int end_block;  // behind this product's blocks
+};
+
+struct Arguments {
+  VectorProduct products[max_products];
+  int count;
+  unsigned* counter;
+  TailArguments tail;
+};
+
+template <int rows>
+__global__ void __launch_bounds__(norm_threads, 2) matvec_kernel(const Arguments a) {
+  const int block = static_cast<int>(blockIdx.x);
+  int index = 0, start = 0;
+  while (index + 1 < a.count && block >= a.products[index].end_block) start = a.products[index++].end_block;
+  const VectorProduct& p = a.products[index];
+  const int of_block = warps * rows * (32 / p.weight.lanes), begin = (block - start) * of_block;
+  row_dots<rows>(p.weight, p.x, begin, min(begin + of_block, p.weight.outputs),
+                 [&p](int row, float y) { store_result(p.epilogue, y, 0, row); });
+  if (a.tail.any() && last_to_arrive(a.counter, gridDim.x)) run_tail(a.tail);
+}
+
+template <int rows>
+void launch_products(Arguments& a, cudaStream_t stream) {
+  int blocks = 0;
+  for (int i = 0; i < a.count; i++) {
+    VectorProduct& p = a.products[i];
+    const int of_block = warps * rows * (32 / p.weight.lanes);
+    blocks += (p.weight.outputs + of_block - 1) / of_block;
+    p.end_block = blocks;
+  }
+  if (a.tail.any()) blocks = std::max(blocks, 1);
+  launch(matvec_kernel<rows>, static_cast<unsigned>(blocks), norm_threads, 0, stream, a);
+}
+
+void add_product(Arguments& a, const Product& p) {
+  VectorProduct& to = a.products[a.count++];
+  to.weight = weight_rows(p.weight);
+  to.x = p.x.f32();
+  to.epilogue = epilogue_arguments(p);
+}
+
+void launch_products(Arguments& a, cudaStream_t stream) {
+  int64_t most_warps = 0;  // with one row for each
+  for (int i = 0; i < a.count; i++) {
+    most_warps += int64_t{a.products[i].weight.outputs} * a.products[i].weight.lanes / 32;
+  }
+  if (most_warps >= 4 * enough_warps) return launch_products<4>(a, stream);
+  if (most_warps >= 2 * enough_warps) return launch_products<2>(a, stream);
+  launch_products<1>(a, stream);
+}
+
+}  // namespace
+
+void matvec(std::span<const Product> products, const Tail& tail, const Workspace& workspace,
+            cudaStream_t stream) {
+  Arguments a{};
+  a.counter = workspace.counters;
+  size_t of_rows = 0;
+  for (const Product& p : products) {
+    if (p.weight.layout == Layout::input_rows) {
+      of_rows++;
+      continue;
+    }
+    if (a.count == max_products) {
+      launch_products(a, stream);
+      a.count = 0;
+    }
+    add_product(a, p);
+  }
+  // The tail belongs to the last launch.
+  if (of_rows == 0) a.tail = tail_arguments(tail);
+  if (a.count > 0 || a.tail.any()) launch_products(a, stream);
+  for (const Product& p : products) {
+    if (p.weight.layout == Layout::input_rows)
+      matvec_rows(p, --of_rows == 0 ? tail : Tail{}, workspace, stream);
+  }
+}
+
+}  // namespace rwkv::cuda

@@ -1,0 +1,221 @@
+// Products of one token with a matrix in input_rows: ffn.value, whose inputs are mostly zero. What belongs to
+// a zero is not read, so nothing becomes of what it is, were it no number.
+//
+// A row of the matrix is cut into tiles of 512 bytes, 16 for each lane of a warp, and the inputs into pieces;
+// a block has a tile and a piece, its warps divide the piece. Each warp lists its non-zero inputs in
+// ascending order and adds up the rows that belong to them, eight loads in flight for each lane. The warps'
+// sums are added through shared memory, the pieces' through the workspace by the last block of a tile to
+// arrive, always in the order of the inputs, and the pieces depend only on the shape.
+//
+// For fp16, a width of 2048 and 8192 inputs with 85% zeros, 5 MB of 34 are read: 1.5 us at the 3.3 TB/s of an
+// H100, 5 us at the 1 TB/s of an RTX 4090. On the former latency is the limit: that of the launch, of x, of
+// the rows, of the partial sums (0.26 MB, in the level 2 cache), about 5 us. So there are about 256 blocks,
+// two for each multiprocessor, and there all rows of a warp (32 inputs, about 5 rows) are on their way at
+// once: 20 KB for a block. With larger matrices, and with fewer zeros, memory is the limit.
+#include <algorithm>
+#include <cstdint>
+
+#include "cuda/kernels/epilogue.h"
+#include "cuda/kernels/matvec.h"
+#include "cuda/kernels/tail.h"
+#include "cuda/kernels/widen.h"
+#include "cuda/launch.h"
+#include "cuda/shared.h"
+#include "ops/layout.h"
+
+namespace rwkv::cuda {
+namespace {
+
+constexpr int warps = norm_threads / 32;
+constexpr int least_piece = norm_threads;  // inputs of a block
+constexpr int enough_blocks = 256;         // not more pieces than make this many
+constexpr int list_size = 128;             // inputs that a warp looks at before it reads rows
+constexpr int depth = 8;                   // rows on their way at once
+static_assert(enough_blocks / 2 < max_counters, "tiles in pieces have a counter each, and the tail has one");
+
+/// Outputs of a tile.
+template <DType type>
+constexpr int tile_width = 32 * chunk_weights<type>;
+
+struct Arguments {
+  const std::byte* weights;
+  int64_t row_bytes, scale_bytes;  // of an input; a row of int8 begins with its scales
+  const float* x;
+  int inputs, outputs;
+  int piece;           // inputs of a block, a multiple of least_piece
+  float* sums;         // [pieces, tiles * tile width]
+  unsigned* counters;  // the tail's, then the tiles'
+  EpilogueArguments epilogue;
+  TailArguments tail;
+};
+
+struct Entry {
+  int input;
+  float x;
+};
+
+/// Lists the inputs of [begin, end), at most list_size, that are not zero; how many they are, for all lanes.
+__device__ inline int list_inputs(const float* x, int begin, int end, Entry* list) {
+  constexpr int steps = list_size / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  float values[steps];
+#pragma unroll
+  for (int s = 0; s < steps; s++) {
+    const int i = begin + s * 32 + lane;
+    values[s] = i < end ? x[i] : 0.0f;
+  }
+  int count = 0;
+#pragma unroll
+  for (int s = 0; s < steps; s++) {
+    const bool wanted = values[s] != 0.0f;  // NaN is
+    const unsigned all = __ballot_sync(0xffffffffu, wanted ? 1 : 0);
+    if (wanted) list[count + __popc(all & ((1u << lane) - 1))] = {begin + s * 32 + lane, values[s]};
+    count += __popc(all);
+  }
+  return count;
+}
+
+/// Adds the products of up to `depth` listed inputs to the sums of this lane's outputs, those of one chunk of
+/// a row. `there`: the row has such a chunk.
+template <DType type>
+__device__ inline void add_inputs(const Arguments& a, const Entry* list, int count, int chunk, bool there,
+                                  float (&sums)[chunk_weights<type>]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  uint4 weights[depth];
+  unsigned scales[depth];
+#pragma unroll
+  for (int d = 0; d < depth; d++) {
+    weights[d] = make_uint4(0, 0, 0, 0);
+    scales[d] = 0;
+    if (d < count && there) {
+      const std::byte* row = a.weights + list[d].input * a.row_bytes;
+      weights[d] = __ldcs(reinterpret_cast<const uint4*>(row + a.scale_bytes) + chunk);
+      // Four lanes share a word with two scales; the first of them loads it.
+      if (type == DType::i8 && lane % 4 == 0)
+        scales[d] = __ldcs(reinterpret_cast<const unsigned*>(row) + chunk / 4);
+    }
+  }
+#pragma unroll
+  for (int d = 0; d < depth; d++) {
+    if (d >= count) break;  // for all lanes
+    float x = list[d].x, values[chunk_weights<type>];
+    if (type == DType::i8) {
+      const unsigned word = __shfl_sync(0xffffffffu, scales[d], lane & ~3);
+      x *= (lane & 2) != 0 ? high_bf16(word) : low_bf16(word);
+    }
+    widen<type>(weights[d], values);
+#pragma unroll
+    for (int i = 0; i < chunk_weights<type>; i++) sums[i] = fmaf(x, values[i], sums[i]);
+  }
+}
+
+/// This warp's sums for the block's tile.
+template <DType type>
+__device__ inline void add_piece(const Arguments& a, float (&sums)[chunk_weights<type>]) {
+  SHARED_ARRAY(Entry, lists, warps * list_size);
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int chunk = static_cast<int>(blockIdx.x) * 32 + lane;
+  const bool there = chunk * chunk_weights<type> < a.outputs;
+  Entry* list = lists + warp * list_size;
+  const int own = a.piece / warps, begin = static_cast<int>(blockIdx.y) * a.piece + warp * own;
+  const int end = min(begin + own, a.inputs);
+  for (int at = begin; at < end; at += list_size) {
+    const int count = list_inputs(a.x, at, min(at + list_size, end), list);
+    __syncwarp();
+    for (int i = 0; i < count; i += depth) add_inputs<type>(a, list + i, count - i, chunk, there, sums);
+    __syncwarp();
+  }
+}
+
+/// The sum of `count` numbers, `stride` apart.
+__device__ inline float sum_of(const float* numbers, int64_t stride, int count) {
+  float sum = 0;
+#pragma unroll 8
+  for (int i = 0; i < count; i++) sum += numbers[i * stride];
+  return sum;
+}
+
+template <DType type>
+__global__ void __launch_bounds__(norm_threads, 2) matvec_rows_kernel(const Arguments a) {
+  constexpr int width = tile_width<type>;
+  SHARED_ARRAY(float, parts, warps* width);
+  float sums[chunk_weights<type>] = {};
+  add_piece<type>(a, sums);
+#pragma unroll
+  for (int i = 0; i < chunk_weights<type>; i++)
+    parts[static_cast<int>(threadIdx.x) * chunk_weights<type> + i] = sums[i];
+  __syncthreads();
+  const int pieces = static_cast<int>(gridDim.y), tile = static_cast<int>(blockIdx.x) * width;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * width;
+  const int end = min(width, a.outputs - tile);
+  for (int i = static_cast<int>(threadIdx.x); i < end; i += norm_threads) {
+    const float sum = sum_of(parts + i, width, warps);
+    if (pieces == 1) {
+      store_result(a.epilogue, sum, 0, tile + i);
+    } else {
+      a.sums[blockIdx.y * stride + tile + i] = sum;
+    }
+  }
+  if (pieces > 1) {
+    if (!last_to_arrive(a.counters + 1 + blockIdx.x, gridDim.y)) return;
+    for (int i = static_cast<int>(threadIdx.x); i < end; i += norm_threads) {
+      store_result(a.epilogue, sum_of(a.sums + tile + i, stride, pieces), 0, tile + i);
+    }
+  }
+  if (a.tail.any() && last_to_arrive(a.counters, gridDim.x)) run_tail(a.tail);
+}
+
+template <DType type>
+void launch_rows(Arguments& a, cudaStream_t stream) {
+  const int tiles = std::max((a.outputs + tile_width<type> - 1) / tile_width<type>, a.tail.any() ? 1 : 0);
+  if (tiles == 0) return;
+  const int least_pieces = std::max((a.inputs + least_piece - 1) / least_piece, 1);
+  const int wanted = std::clamp(enough_blocks / tiles, 1, least_pieces);
+  a.piece = (least_pieces + wanted - 1) / wanted * least_piece;
+  const int pieces = std::max((a.inputs + a.piece - 1) / a.piece, 1);
+  launch(matvec_rows_kernel<type>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(pieces)),
+         norm_threads, 0, stream, a);
+}
+
+/// Partial sums of the largest product of these limits: none is in pieces that make more blocks than enough.
+template <DType type>
+int64_t most_sums(const Ops::Limits& limits) {
+  const int64_t tiles = (limits.product_outputs + tile_width<type> - 1) / tile_width<type>;
+  const int64_t pieces = (limits.product_inputs + least_piece - 1) / least_piece;
+  return std::min<int64_t>(tiles * pieces, enough_blocks) * tile_width<type>;
+}
+
+}  // namespace
+
+size_t sum_bytes(const Ops::Limits& limits) {
+  const int64_t sums = std::max({most_sums<DType::f32>(limits), most_sums<DType::f16>(limits),
+                                 most_sums<DType::bf16>(limits), most_sums<DType::i8>(limits)});
+  return static_cast<size_t>(sums) * sizeof(float);
+}
+
+void matvec_rows(const Product& product, const Tail& tail, const Workspace& workspace, cudaStream_t stream) {
+  const MatrixLayout m = layout_of(product.weight);
+  Arguments a{};
+  a.weights = product.weight.data;
+  a.row_bytes = m.unit_bytes();
+  if (m.dtype == DType::i8) a.scale_bytes = a.row_bytes - (m.outputs + 63) / 64 * 64;
+  a.x = product.x.f32();
+  a.inputs = static_cast<int>(m.inputs);
+  a.outputs = static_cast<int>(m.outputs);
+  a.sums = workspace.sums;
+  a.counters = workspace.counters;
+  a.epilogue = epilogue_arguments(product);
+  a.tail = tail_arguments(tail);
+  switch (m.dtype) {
+    case DType::f32:
+      return launch_rows<DType::f32>(a, stream);
+    case DType::f16:
+      return launch_rows<DType::f16>(a, stream);
+    case DType::bf16:
+      return launch_rows<DType::bf16>(a, stream);
+    default:
+      return launch_rows<DType::i8>(a, stream);
+  }
+}
+
+}  // namespace rwkv::cuda
