@@ -17,6 +17,27 @@ __device__ inline float relu_squared(float x) {
   return positive * positive;
 }
 
+/// What an epilogue without operands, or with none but the bias, makes of y, which includes the bias.
+__device__ inline float activate(Epilogue epilogue, float y) {
+  switch (epilogue) {
+    case Epilogue::tanh:
+      return tanhf(y);
+    case Epilogue::sigmoid:
+    case Epilogue::biased_sigmoid:
+      return sigmoid(y);
+    case Epilogue::silu:
+      return silu(y);
+    case Epilogue::relu_squared:
+      return relu_squared(y);
+    case Epilogue::decay6:
+      return expf(-expf(y));
+    case Epilogue::decay7:
+      return expf(-0.606531f * sigmoid(y));
+    default:
+      return y;
+  }
+}
+
 /// Where a product's results go and what its epilogue reads, as kernels take it. Rows are `stride` elements
 /// apart.
 struct EpilogueArguments {
@@ -34,32 +55,21 @@ inline EpilogueArguments epilogue_arguments(const Product& p) {
 /// stores nothing.
 __device__ inline float apply_epilogue(const EpilogueArguments& e, float y, int64_t token, int output) {
   switch (e.epilogue) {
-    case Epilogue::none:
-      return y;
     case Epilogue::add:
       return e.out[token * e.out_stride + output] + y;
     case Epilogue::gated_add:
       return fmaf(e.a[token * e.a_stride + output], y, e.out[token * e.out_stride + output]);
-    case Epilogue::tanh:
-      return tanhf(y);
-    case Epilogue::sigmoid:
-      return sigmoid(y);
-    case Epilogue::silu:
-      return silu(y);
-    case Epilogue::relu_squared:
-      return relu_squared(y);
-    case Epilogue::biased_sigmoid:
-      return sigmoid(e.bias[output] + y);
     case Epilogue::biased_mix: {
       const float from = e.a[token * e.a_stride + output], to = e.b[token * e.b_stride + output];
       return fmaf(to - from, e.bias[output] + y, from);
     }
+    case Epilogue::biased_sigmoid:
     case Epilogue::decay6:
-      return expf(-expf(e.bias[output] + y));
     case Epilogue::decay7:
-      return expf(-0.606531f * sigmoid(e.bias[output] + y));
+      return activate(e.epilogue, e.bias[output] + y);
+    default:
+      return activate(e.epilogue, y);
   }
-  return y;
 }
 
 /// The same, stored.

@@ -143,30 +143,36 @@ inline int rows_of_block(const WeightRows& w, int warps) {
   return warps * rows * (32 / w.lanes);
 }
 
+/// One warp's dot products of the rows from `at` on, a multiple of `rows`, as far as they are in [begin,
+/// end): for each, done(row, dot product) is called by one lane.
+template <int rows, class Done>
+__device__ inline void row_dots_of_warp(const WeightRows& w, const float* x, int at, int begin, int end,
+                                        Done done) {
+  static_assert(rows == 1 || rows == 2 || rows == 4);
+  const int lane = static_cast<int>(threadIdx.x) % 32, group = lane / w.lanes, own = lane % w.lanes;
+  const int first = at + group * rows;
+  float sums[rows] = {};
+  add_rows<rows>(w, x, first, begin, end, sums);
+  float result = 0;
+#pragma unroll
+  for (int r = 0; r < rows; r++) {
+    for (int bits = w.lanes / 2; bits > 0; bits /= 2) sums[r] += __shfl_xor_sync(0xffffffffu, sums[r], bits);
+    if (own == r) result = sums[r];
+  }
+  const int row = first + own;
+  if (own < rows && row >= begin && row < end) done(row, result);
+}
+
 /// The warps of a one-dimensional block share rows [begin, end): for each, done(row, dot product) is called
 /// by one thread. All threads of the block must call; there is no barrier. A warp takes `rows` (1, 2 or 4) at
 /// once for each row's lanes: more for many rows, so that the vector is loaded less often, fewer where there
 /// are few.
 template <int rows, class Done>
 __device__ inline void row_dots(const WeightRows& w, const float* x, int begin, int end, Done done) {
-  static_assert(rows == 1 || rows == 2 || rows == 4);
-  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int group = lane / w.lanes, own = lane % w.lanes, of_warp = rows * (32 / w.lanes);
-  const int step = static_cast<int>(blockDim.x) / 32 * of_warp;
-  for (int at = begin / rows * rows + warp * of_warp; at < end; at += step) {
-    const int first = at + group * rows;
-    float sums[rows] = {};
-    add_rows<rows>(w, x, first, begin, end, sums);
-    float result = 0;
-#pragma unroll
-    for (int r = 0; r < rows; r++) {
-      for (int bits = w.lanes / 2; bits > 0; bits /= 2)
-        sums[r] += __shfl_xor_sync(0xffffffffu, sums[r], bits);
-      if (own == r) result = sums[r];
-    }
-    const int row = first + own;
-    if (own < rows && row >= begin && row < end) done(row, result);
-  }
+  const int warps = static_cast<int>(blockDim.x) / 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int of_warp = rows * (32 / w.lanes);
+  for (int at = begin / rows * rows + warp * of_warp; at < end; at += warps * of_warp)
+    row_dots_of_warp<rows>(w, x, at, begin, end, done);
 }
 
 }  // namespace rwkv::cuda
