@@ -5,6 +5,7 @@
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "core/dtype.h"
 
@@ -17,6 +18,20 @@ enum class Layout : uint8_t {
   cuda_blocks,  ///< matrix [outputs, inputs] in blocks of 16 outputs, one padded row for each
   input_rows,   ///< matrix [outputs, inputs] stored as one row of outputs per input
 };
+
+/// "cpu_blocks" and so on.
+constexpr std::string_view name_of(Layout layout) {
+  switch (layout) {
+    case Layout::cpu_blocks:
+      return "cpu_blocks";
+    case Layout::cuda_blocks:
+      return "cuda_blocks";
+    case Layout::input_rows:
+      return "input_rows";
+    default:
+      return "plain";
+  }
+}
 
 /// Rank 1 to 4. `sizes` are the logical sizes; a matrix layout may pad them in memory. In the plain layout,
 /// consecutive indices of the first dimension are `stride` elements apart and everything else is dense, so a

@@ -8,38 +8,70 @@
 #include <vector>
 
 #include "core/buffer.h"
+#include "model/activations.h"
 #include "model/model.h"
 #include "model/state.h"
 
 namespace rwkv {
 
-/// Owns the activations and the operators' threads: one thread at a time may use an executor; several
-/// executors may share a model. After construction forward() allocates nothing.
+/// How many tokens a model takes at once when chunks have this length: with streamed layers a span has
+/// several chunks.
+Extent extent_of(const std::vector<LayerPlan>& plan, int64_t chunk);
+
+/// Owns the activations, the operators' queues and what streaming needs: one thread at a time may use an
+/// executor; several executors may share a model. After construction forward() allocates nothing.
 class Executor {
  public:
-  /// `chunk`: the most tokens that go through a layer at once; longer inputs are cut.
+  /// `chunk`: the most tokens that an operator takes at once; longer inputs are cut.
   explicit Executor(std::shared_ptr<const Model> model, int64_t chunk = 256);
 
   /// Moves the state over the tokens. `logits` receives those after the last token (n_vocab values), those
-  /// after every token (n_vocab values each), or nothing, by its size. A token's logits do not depend on how
-  /// tokens are cut into calls and chunks. Throws Error for a token outside the vocabulary, before anything
-  /// is changed. `stop` is asked between chunks: true ends the call early. Returns the number of tokens that
-  /// the state has moved over.
+  /// after every token (n_vocab values each), or nothing, by its size. On the CPU a token's logits do not
+  /// depend on how tokens are cut into calls and chunks. Throws Error for a token outside the vocabulary,
+  /// before anything is changed. `stop` is asked between spans (chunks, when nothing is streamed): true ends
+  /// the call early. Returns the number of tokens that the state has moved over.
   int64_t forward(std::span<const int32_t> tokens, State& state, std::span<float> logits,
                   const std::function<bool(int64_t done)>& stop = {});
 
   [[nodiscard]] const Model& model() const { return *model_; }
-  [[nodiscard]] int64_t chunk() const { return chunk_; }
+  [[nodiscard]] int64_t chunk() const { return extent_.chunk; }
 
  private:
+  // What runs on one device.
+  struct Stage {
+    Device* device = nullptr;
+    Buffer memory;
+    Activations all;
+    std::unique_ptr<Ops> ops;  // goes first: its queue may still use the memory
+    [[nodiscard]] bool host() const { return device->id() == 0; }
+  };
+  // Tokens on their way through the layers.
+  struct Span {
+    State& state;
+    int64_t tokens = 0;
+    std::span<float> logits;
+  };
+
+  void open_stages();
   void check_tokens(std::span<const int32_t> tokens) const;
-  void run_chunk(std::span<const int32_t> tokens, State& state, std::span<float> logits);
+  [[nodiscard]] Stage& stage(int64_t layer) { return stages_[layer_stage_[static_cast<size_t>(layer)]]; }
+  void run_span(std::span<const int32_t> tokens, State& state, std::span<float> logits);
+  [[nodiscard]] bool head_is_layer(const Span& span);
+  [[nodiscard]] int64_t run_end(int64_t begin, int64_t layers) const;
+  void run_layers(int64_t begin, int64_t end, const Span& span);
+  void run_layer(int64_t layer, const Span& span);
+  void move(int64_t layer, int64_t tokens);
+  void run_head(const Span& span);
+  void compute_head(Stage& here, const Tensor& x, const Tensor& logits);
+  [[nodiscard]] Tensor logits_on_device(int64_t rows) const;
 
   std::shared_ptr<const Model> model_;
-  int64_t chunk_;
-  std::unique_ptr<Ops> ops_;
-  Buffer memory_;
-  Activations full_;  // views for the longest chunk
+  Extent extent_;
+  std::vector<Stage> stages_;
+  std::vector<size_t> layer_stage_;
+  Buffer logits_memory_;                // on the head's device, when that is not the host
+  std::unique_ptr<Streamer> streamer_;  // after the stages, whose queue it uses
+  std::vector<const void*> key_;
 };
 
 }  // namespace rwkv

@@ -41,16 +41,6 @@ inline void forward(const Layer& layer, const Pass& pass) {
   std::visit([&](const auto& l) { forward(l, pass); }, layer);
 }
 
-/// The initial state that was merged into the model; empty without one.
-inline Tensor time_state_of(const Layer& layer) {
-  return std::visit(
-      [](const auto& l) {
-        if constexpr (requires { l.att.time_state; }) return l.att.time_state;
-        return Tensor{};
-      },
-      layer);
-}
-
 /// All weights of a model.
 struct Weights {
   Embedding embedding;

@@ -2,11 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "core/error.h"
-#include "core/memory.h"
-#include "core/thread_pool.h"
 #include "cpu/cpu.h"
-#include "model/repack.h"
+#include "cuda/cuda.h"
+#include "model/loader.h"
 
 namespace rwkv {
 
@@ -17,47 +18,39 @@ std::shared_ptr<const Model> Model::load(ModelFile file, const LoadOptions& opti
   model->strategy_ = options.strategy.empty() ? model->file_.strategy : Strategy::parse(options.strategy);
   model->plan_ = model->strategy_.plan(config.layers());
   model->open_devices(options.threads);
-  model->bind(options.progress);
+  Loader(*model, options.progress).load();
   return model;
 }
 
 void Model::open_devices(int threads) {
-  for (const LayerPlan& plan : plan_) {
-    if (plan.device != DeviceKind::cpu) {
-      throw Error(
-          fmt::format("strategy '{}': this build has no CUDA; use a cpu strategy, for example 'cpu {}'",
-                      to_string(strategy_), precision_name(plan.type, plan.int8)));
-    }
-  }
   devices_.push_back(cpu::open(threads));
-  layer_devices_.assign(plan_.size(), devices_.front().get());
+  for (const LayerPlan& plan : plan_) {
+    if (plan.device == DeviceKind::cpu) {
+      layer_devices_.push_back(devices_.front().get());
+      continue;
+    }
+    if (std::string missing = cuda::missing(); !missing.empty()) {
+      throw Error(fmt::format("strategy '{}': {}; or use a cpu strategy, for example 'cpu {}'",
+                              to_string(strategy_), missing, precision_name(plan.type, plan.int8)));
+    }
+    if (plan.device_index >= cuda::device_count()) {
+      throw Error(fmt::format("strategy '{}': there is no cuda:{}: the machine has {} CUDA device{}",
+                              to_string(strategy_), plan.device_index, cuda::device_count(),
+                              cuda::device_count() == 1 ? ", cuda:0" : "s"));
+    }
+    auto opened = std::find_if(devices_.begin(), devices_.end(),
+                               [&](const auto& device) { return device->id() == plan.device_index + 1; });
+    if (opened == devices_.end()) opened = devices_.insert(devices_.end(), cuda::open(plan.device_index));
+    layer_devices_.push_back(opened->get());
+  }
 }
 
-void Model::bind(const Progress& progress) {
-  ThreadPool pool(devices_.front()->threads());
-  std::vector<ModelTensor> wanted = model_tensors(config(), plan_);
-  uint64_t total = 0, done = 0;
-  for (const ModelTensor& tensor : wanted) total += static_cast<uint64_t>(tensor.form.bytes());
-  size_t index = 0;
-  for_each_tensor(weights_, config(),
-                  [&](const TensorSpec& spec, const std::string& name, int64_t, Tensor& member) {
-                    const StoredForm &from = file_.tensors[index].form, &to = wanted[index].form;
-                    index++;
-                    const std::byte* data = file_.bytes_of(name).data();
-                    auto bytes = static_cast<uint64_t>(to.bytes());
-                    if (from != to) {
-                      check_memory(bytes, file_.file.path(),
-                                   "convert the checkpoint for this strategy with rwkv-convert");
-                      buffers_.push_back(Buffer::host(bytes));
-                      repack(spec, from, data, to, buffers_.back().data(), pool);
-                      data = buffers_.back().data();
-                      converted_bytes_ += bytes;
-                      if (progress) progress("converting weights", done + bytes, total);
-                    }
-                    done += bytes;
-                    if (spec.role != Role::table) weight_bytes_ += bytes;
-                    member = stored_view(spec, to, data);
-                  });
+std::span<const float> Model::time_state(int64_t layer) const {
+  if (!config().has_time_state) return {};
+  // Vectors have one form, whatever the strategy.
+  std::span<const std::byte> bytes = file_.bytes_of(layer_prefix(layer) + "att.time_state");
+  return {reinterpret_cast<const float*>(bytes.data()),
+          static_cast<size_t>(config().n_att * config().head_size)};
 }
 
 }  // namespace rwkv

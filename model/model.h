@@ -8,6 +8,7 @@
 
 #include "model/layers.h"
 #include "model/model_file.h"
+#include "model/streamer.h"
 #include "ops/device.h"
 
 namespace rwkv {
@@ -21,36 +22,47 @@ struct LoadOptions {
   Progress progress;     ///< weights in another form than the file's are converted while loading
 };
 
-/// Immutable, so that any number of executors on any threads may share it. Weights whose form the file
-/// already has stay in the mapped file.
+/// Immutable, so that any number of executors on any threads may share it. Weights for the CPU whose form the
+/// file already has stay in the mapped file, and so do streamed ones where the driver allows it.
 class Model {
  public:
-  /// Throws Error.
+  /// Throws Error, also when the weights do not fit into the memory of the devices.
   static std::shared_ptr<const Model> load(ModelFile file, const LoadOptions& options = {});
 
   [[nodiscard]] const ModelFile& file() const { return file_; }
   [[nodiscard]] const Config& config() const { return file_.config; }
   [[nodiscard]] const Strategy& strategy() const { return strategy_; }
   [[nodiscard]] const std::vector<LayerPlan>& plan() const { return plan_; }
+  /// Weights of streamed layers lie in host memory; only a Streamer may compute with them.
   [[nodiscard]] const Weights& weights() const { return weights_; }
+  [[nodiscard]] const std::vector<StreamedPart>& streamed_parts() const { return streamed_; }
+
+  /// The host first, then the CUDA devices of the strategy.
+  [[nodiscard]] const std::vector<std::unique_ptr<Device>>& devices() const { return devices_; }
   /// The device of a layer; the head is layer n_layer.
   [[nodiscard]] Device& device(int64_t layer) const { return *layer_devices_[static_cast<size_t>(layer)]; }
+  /// The initial state that was trained into the model, [H, N, N] for a layer, in host memory; empty without
+  /// one.
+  [[nodiscard]] std::span<const float> time_state(int64_t layer) const;
+
   /// Bytes of the weights that a token multiplies with or gathers: all but the embedding.
   [[nodiscard]] uint64_t weight_bytes_per_token() const { return weight_bytes_; }
   /// Bytes that were converted into memory because the file has them in another form.
   [[nodiscard]] uint64_t converted_bytes() const { return converted_bytes_; }
 
  private:
+  friend class Loader;
+
   void open_devices(int threads);
-  void bind(const Progress& progress);
 
   ModelFile file_;
   Strategy strategy_;
   std::vector<LayerPlan> plan_;
-  Weights weights_;
-  std::vector<Buffer> buffers_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::vector<Device*> layer_devices_;
+  std::vector<Buffer> buffers_;  // of the devices: they go first
+  Weights weights_;
+  std::vector<StreamedPart> streamed_;
   uint64_t weight_bytes_ = 0, converted_bytes_ = 0;
 };
 

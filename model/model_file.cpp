@@ -94,9 +94,7 @@ TensorEntry entry_of(const ModelTensor& t) {
 }
 
 std::string describe(const ModelTensor& t) {
-  const char* layout = t.form.layout == Layout::cpu_blocks ? "cpu_blocks"
-                       : t.form.layout == Layout::input_rows ? "input_rows"
-                                                           : "plain";
+  std::string_view layout = name_of(t.form.layout);
   if (t.spec.role == Role::vector)
     return fmt::format("{} {} [{}]", layout, name_of(t.form.dtype), t.spec.rows);
   return fmt::format("{} {} [{}, {}]", layout, name_of(t.form.dtype), t.spec.rows, t.spec.cols);

@@ -16,6 +16,11 @@ constexpr float rwkv4_pp = -1e30f;
 
 }  // namespace
 
+uint64_t state_bytes(const Config& c) {
+  int64_t att = c.version == Version::v4 ? 3 * c.n_att : c.n_att * c.head_size;
+  return static_cast<uint64_t>(2 * c.n_embd + att) * 4;
+}
+
 State::State(std::shared_ptr<const Model> model) : model_(std::move(model)) {
   allocate();
   reset();
@@ -45,7 +50,7 @@ void State::allocate() {
   layers_.clear();
   int64_t att = c.version == Version::v4 ? 3 * c.n_att : c.n_att * c.head_size;
   for (int64_t i = 0; i < c.n_layer; i++) {
-    buffers_.push_back(model_->device(i).allocate(static_cast<size_t>(2 * c.n_embd + att) * 4));
+    buffers_.push_back(model_->device(i).allocate(state_bytes(c)));
     auto* memory = reinterpret_cast<float*>(buffers_.back().data());
     LayerState layer;
     if (c.version == Version::v4) {
@@ -57,6 +62,7 @@ void State::allocate() {
     }
     layer.att_shift = vector_view(memory + att, DType::f32, c.n_embd);
     layer.ffn_shift = vector_view(memory + att + c.n_embd, DType::f32, c.n_embd);
+    for (Tensor* t : {&layer.att, &layer.att_shift, &layer.ffn_shift}) t->device = model_->device(i).id();
     layers_.push_back(layer);
   }
 }
@@ -68,9 +74,8 @@ void State::reset() {
     std::vector<float> values(buffer.size() / 4, 0.0f);
     if (c.version == Version::v4) {
       std::fill_n(values.begin() + 2 * c.n_att, c.n_att, rwkv4_pp);
-    } else if (Tensor initial = time_state_of(model_->weights().layers[static_cast<size_t>(i)])) {
-      model_->device(i).copy_out(reinterpret_cast<std::byte*>(values.data()), initial.data,
-                                 static_cast<size_t>(initial.elements()) * 4);
+    } else {
+      std::ranges::copy(model_->time_state(i), values.begin());
     }
     model_->device(i).copy_in(buffer.data(), reinterpret_cast<const std::byte*>(values.data()),
                               buffer.size());

@@ -14,6 +14,9 @@ namespace rwkv {
 
 class Model;
 
+/// Bytes of one layer's state.
+uint64_t state_bytes(const Config& config);
+
 /// A state of one model. Copies are deep: a copy goes on its own way. It may outlive nothing it needs: the
 /// model is kept alive.
 class State {

@@ -11,8 +11,9 @@ StoredForm stored_form(const TensorSpec& spec, const LayerPlan& plan) {
     return {plan.type, Layout::plain, spec.rows, round_up(spec.cols * element, 64)};
   }
   bool int8 = plan.int8 && spec.role != Role::low_rank;
-  MatrixLayout m{spec.role == Role::rows ? Layout::input_rows : Layout::cpu_blocks,
-                 int8 ? DType::i8 : plan.type, spec.rows, spec.cols};
+  Layout blocks = plan.device == DeviceKind::cpu ? Layout::cpu_blocks : Layout::cuda_blocks;
+  MatrixLayout m{spec.role == Role::rows ? Layout::input_rows : blocks, int8 ? DType::i8 : plan.type,
+                 spec.rows, spec.cols};
   check_layout(m, spec.name.c_str());
   return {m.dtype, m.layout, m.units(), m.unit_bytes()};
 }

@@ -15,7 +15,7 @@ struct LayerState {
   Tensor ffn_shift;  ///< [D]
 };
 
-/// Activations, allocated once for the longest chunk and used by every layer; fp32. A version uses what it
+/// Activations, allocated once on each device and used by every layer there; fp32. A version uses what it
 /// needs.
 struct Activations {
   Tensor x;                      ///< [T, D], the residual stream
@@ -29,29 +29,36 @@ struct Activations {
   Tensor ffn;                    ///< [T, F]
 };
 
-/// Calls f(member, rows, columns) with the sizes of every member for T tokens; members that the version does
-/// not use are left out.
+/// Tokens that a member has room for.
+enum class Lifetime : uint8_t {
+  layer,          ///< of a chunk, used within one layer
+  layer_and_one,  ///< of a chunk and the token before it
+  layers,         ///< of a span, carried from layer to layer
+};
+
+/// Calls f(member, lifetime, columns) for every member that the version uses.
 template <class F>
-void for_each_activation(Activations& s, const Config& c, int64_t tokens, F f) {
+void for_each_activation(Activations& s, const Config& c, F f) {
   bool v6 = c.version == Version::v6, v7 = c.version == Version::v7;
-  f(s.x, tokens, c.n_embd);
-  f(s.normalized, tokens + 1, c.n_embd);
-  for (size_t i = 0; i < (v6 || v7 ? 6 : 4); i++) f(s.mixed[i], tokens, c.n_embd);
-  for (Tensor* t : {&s.r, &s.k, &s.v, &s.out}) f(*t, tokens, c.n_att);
-  if (c.version != Version::v4) f(s.gate, tokens, c.n_att);
-  if (v6 || v7) f(s.decay, tokens, c.n_att);
+  f(s.x, Lifetime::layers, c.n_embd);
+  f(s.normalized, Lifetime::layer_and_one, c.n_embd);
+  for (size_t i = 0; i < (v6 || v7 ? 6 : 4); i++) f(s.mixed[i], Lifetime::layer, c.n_embd);
+  for (Tensor* t : {&s.r, &s.k, &s.v, &s.out}) f(*t, Lifetime::layer, c.n_att);
+  if (c.version != Version::v4) f(s.gate, Lifetime::layer, c.n_att);
+  if (v6 || v7) f(s.decay, Lifetime::layer, c.n_att);
   if (v6) {
-    f(s.hidden[0], tokens, 5 * c.mix_rank);
-    f(s.hidden[1], tokens, c.decay_rank);
+    f(s.hidden[0], Lifetime::layer, 5 * c.mix_rank);
+    f(s.hidden[1], Lifetime::layer, c.decay_rank);
   }
   if (v7) {
-    for (Tensor* t : {&s.a, &s.v_first, &s.v_gate}) f(*t, tokens, c.n_att);
+    f(s.v_first, Lifetime::layers, c.n_att);
+    for (Tensor* t : {&s.a, &s.v_gate}) f(*t, Lifetime::layer, c.n_att);
     const std::array<int64_t, 4> ranks = {c.decay_rank, c.a_rank, c.v_rank, c.g_rank};
-    for (size_t i = 0; i < 4; i++) f(s.hidden[i], tokens, ranks[i]);
+    for (size_t i = 0; i < 4; i++) f(s.hidden[i], Lifetime::layer, ranks[i]);
   } else {
-    f(s.receptance, tokens, c.n_embd);
+    f(s.receptance, Lifetime::layer, c.n_embd);
   }
-  f(s.ffn, tokens, c.n_ffn);
+  f(s.ffn, Lifetime::layer, c.n_ffn);
 }
 
 struct Pass {

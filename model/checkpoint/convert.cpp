@@ -72,12 +72,6 @@ Plan make_plan(const Checkpoint& checkpoint, const ConvertOptions& options) {
   report.strategy =
       Strategy::parse(options.strategy.empty() ? default_strategy(plan.model) : options.strategy);
   report.plan = report.strategy.plan(report.config.layers());
-  for (const LayerPlan& layer : report.plan) {
-    if (layer.device != DeviceKind::cpu) {
-      throw Error(fmt::format("strategy '{}': this build has no CUDA layouts; convert for a cpu strategy",
-                              to_string(report.strategy)));
-    }
-  }
   plan.tensors = model_tensors(report.config, report.plan);
   for (const ModelTensor& t : plan.tensors) plan.entries.push_back(entry_of(t));
   if (auto bytes = options.vocabulary.bytes(); !bytes.empty()) {
