@@ -30,7 +30,8 @@ Failure failure;
 Order order;
 Random random_numbers;
 BlockCounters block_counts;
-char start_mark, end_mark, barrier_mark;  // addresses at which the thread sanitizer sees an order
+char start_mark, end_mark;  // addresses at which the thread sanitizer sees an order
+constexpr int barrier_mark = 0, fence_mark = 1, first_warp_mark = 2;  // and those of a block
 
 void push_ready(int thread) {
   const bool front = order == Order::by_warp;
@@ -152,6 +153,7 @@ void begin_block(uint64_t index) {
               static_cast<unsigned>(row / gridDim.y)};
   block.live = block.count;
   block.first = block.ready_count = block.at_barrier = block.votes = 0;
+  block.atomic_count = 0;
   for (int i = 0; i < block.count; i++) {
     const auto n = static_cast<unsigned>(i);
     block.threads[i] = {nullptr,
@@ -253,14 +255,16 @@ Rendezvous& meet_warp(unsigned mask, uint64_t value, bool vote, Meeting meeting,
   here.arrived |= 1u << lane_index;
   here.readers++;
   // Only __syncwarp orders memory: a shuffle used as a fence is a race.
-  if (meeting == Meeting::sync) race_release(&here);
+  void* mark = block_mark(
+      static_cast<size_t>(first_warp_mark + block.current / 32 * max_meetings + (&here - warp.meetings)));
+  if (meeting == Meeting::sync) race_release(mark);
   if (here.arrived == mask) {
     here.open = false;
     wake(base, std::min(base + 32, block.count),
          [&](int thread) { return (mask >> (thread % 32) & 1) != 0; });
   }
   next_thread(false);
-  if (meeting == Meeting::sync) race_acquire(&here);
+  if (meeting == Meeting::sync) race_acquire(mark);
   here.readers--;
   return here;
 }
@@ -341,7 +345,7 @@ int block_barrier(bool predicate, Site site) {
     stop_kernel(cudaErrorLaunchFailure, "divergent barrier: other threads wait at %s:%d", block.barrier.file,
                 block.barrier.line);
   }
-  race_release(&barrier_mark);
+  race_release(block_mark(barrier_mark));
   block.at_barrier++;
   block.votes += predicate ? 1 : 0;
   if (block.at_barrier == block.live) {
@@ -350,7 +354,7 @@ int block_barrier(bool predicate, Site site) {
     wake(0, block.count, [](int thread) { return block.threads[thread].state == ThreadState::at_barrier; });
   }
   next_thread(false);
-  race_acquire(&barrier_mark);
+  race_acquire(block_mark(barrier_mark));
   return block.result;
 }
 
@@ -363,14 +367,26 @@ unsigned warp_ballot(unsigned mask, bool predicate, Site site) {
   return meet_warp(mask, 0, predicate, Meeting::ballot, site).votes;
 }
 
-void maybe_yield() {
-  if (order != Order::random || random_numbers.below(8) != 0) return;
-  push_ready(block.current);
-  next_thread(false);
+void begin_atomic(void* address) {
+  if (order == Order::random && random_numbers.below(8) == 0) {
+    push_ready(block.current);
+    next_thread(false);
+  }
+  if (!detects_races()) return;
+  race_pass(block_mark(fence_mark), address);
+  block.atomics[block.atomic_count++ % std::size(block.atomics)] = address;
+}
+
+void fence() {
+  if (!detects_races()) return;
+  race_release(block_mark(fence_mark));
+  for (unsigned i = 0; i < std::min<size_t>(block.atomic_count, std::size(block.atomics)); i++) {
+    race_acquire(block.atomics[i]);
+  }
 }
 
 void stop_at_misaligned(const void* address, size_t bytes) {
-  stop_kernel(cudaErrorMisalignedAddress, "a load of %zu bytes from %p, which is not aligned", bytes,
+  stop_kernel(cudaErrorMisalignedAddress, "a load or store of %zu bytes at %p, which is not aligned", bytes,
               address);
 }
 

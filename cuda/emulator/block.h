@@ -48,5 +48,7 @@ void begin_shared(size_t dynamic_bytes, size_t limit);
 const char* check_shared();
 /// After the last block of a grid.
 void end_shared();
+/// An address, one for each number, at which the thread sanitizer sees an order within the running block.
+void* block_mark(size_t number);
 
 }  // namespace emulator

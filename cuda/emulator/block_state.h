@@ -27,10 +27,11 @@ struct Rendezvous {
 };
 
 // Each lane is at one rendezvous at most, and one more may be opened.
+constexpr int max_meetings = 33;
 struct Warp {
   unsigned live;
   int used;
-  Rendezvous meetings[33];
+  Rendezvous meetings[max_meetings];
 };
 
 // The block that runs. There is one at a time.
@@ -41,6 +42,9 @@ struct Block {
   // Ring of threads that can go on, in the order of their turns.
   int ready[max_threads], first, ready_count;
   int at_barrier, votes, result;
+  // What its atomics touched last, for fences; some.
+  void* atomics[8];
+  unsigned atomic_count;
   Site barrier;
 };
 

@@ -36,6 +36,7 @@ struct Settings {
   bool driver = true;                // false: every call that needs it fails with cudaErrorInsufficientDriver
   size_t device_memory = 1u << 30;   // bytes of each device
   size_t shared_memory = 64 * 1024;  // bytes that a block may have by cudaFuncSetAttribute; 48 KiB without
+  bool register_read_only = true;    // whether cudaHostRegister takes cudaHostRegisterReadOnly
   bool peer_access = true;           // whether devices can reach each other's memory
   double device_bandwidth =
       1e12;                      // simulated bytes per second of memory, for what kernels load (see Counters)

@@ -23,7 +23,14 @@
 #define __shared__ static_assert(false, "write SHARED_ARRAY or DYNAMIC_SHARED_ARRAY");
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
+#define __grid_constant__
+// The bound is written down as so many `nop`s before the function (launch_bound in execute.cpp). Clang, which
+// only reads these sources, wants a literal there.
+#ifdef __clang__
 #define __launch_bounds__(...)
+#else
+#define __launch_bounds__(threads, ...) __attribute__((patchable_function_entry((threads), (threads))))
+#endif
 
 /// T name[count] in the block's shared memory; count is a constant.
 #define SHARED_ARRAY(T, name, count) \
@@ -50,10 +57,15 @@ int block_barrier(bool predicate, Site site);
 uint64_t warp_exchange(unsigned mask, uint64_t value, int source, Meeting meeting, Site site);
 /// Meets the lanes of the mask: those whose predicate is true.
 unsigned warp_ballot(unsigned mask, bool predicate, Site site);
-/// Another thread may go on here.
-void maybe_yield();
+/// Before each atomic: another thread may go on here.
+void begin_atomic(void* address);
+/// Orders memory between blocks, together with atomics: what a thread did before its fence happened before
+/// what a thread of another block does after its own, if the second's block saw in between, by an atomic,
+/// what the first's had changed by one after its fence.
+void fence();
 /// Bytes that the running grid has loaded by the intrinsics that count.
 extern uint64_t loaded_bytes;
+/// Of a load or store.
 [[noreturn]] void stop_at_misaligned(const void* address, size_t bytes);
 int lane();
 int block_threads();
@@ -70,7 +82,7 @@ T shuffle(unsigned mask, T value, int source, Site site) {
 
 template <class T, class Change>
 T atomic_change(T* address, Change change) {
-  maybe_yield();
+  begin_atomic(address);
   T old, changed;
   __atomic_load(address, &old, __ATOMIC_RELAXED);
   do {
@@ -86,6 +98,12 @@ T load(const T* address) {
                    __ATOMIC_RELAXED);
   if (reinterpret_cast<uintptr_t>(address) % alignof(T) != 0) stop_at_misaligned(address, sizeof(T));
   return *address;
+}
+
+template <class T>
+void store(T* address, const T& value) {
+  if (reinterpret_cast<uintptr_t>(address) % alignof(T) != 0) stop_at_misaligned(address, sizeof(T));
+  *address = value;
 }
 
 }  // namespace emulator
@@ -105,8 +123,7 @@ inline int __syncthreads_and(int p, EMULATOR_HERE) { return emulator::block_barr
 inline void __syncwarp(unsigned mask = 0xffffffffu, EMULATOR_HERE) {
   emulator::warp_exchange(mask, 0, emulator::lane(), emulator::Meeting::sync, site);
 }
-inline void __threadfence() {}
-inline void __threadfence_block() {}
+inline void __threadfence() { emulator::fence(); }
 
 // --- Warp primitives. `width` (a power of two) divides the warp; what lies outside gives the lane's own
 // value ---
@@ -157,6 +174,10 @@ T atomicMin(T* address, std::type_identity_t<T> value) {
   static_assert(std::is_integral_v<T>, "atomicMin is for integers");
   return emulator::atomic_change(address, [value](T old) { return std::min(old, value); });
 }
+/// Counts to `last`, then from zero again.
+inline unsigned atomicInc(unsigned* address, unsigned last) {
+  return emulator::atomic_change(address, [last](unsigned old) { return old >= last ? 0 : old + 1; });
+}
 template <class T>
 T atomicExch(T* address, std::type_identity_t<T> value) {
   return emulator::atomic_change(address, [value](T) { return value; });
@@ -186,7 +207,7 @@ T __ldca(const T* address) {
 }
 template <class T>
 void __stcs(T* address, std::type_identity_t<T> value) {
-  *address = value;
+  emulator::store(address, value);
 }
 
 // --- Arithmetic ---
@@ -211,6 +232,15 @@ inline float __int_as_float(int a) { return std::bit_cast<float>(a); }
 inline int __popc(unsigned a) { return std::popcount(a); }
 inline int __clz(int a) { return std::countl_zero(static_cast<unsigned>(a)); }
 inline int __ffs(int a) { return a == 0 ? 0 : std::countr_zero(static_cast<unsigned>(a)) + 1; }
+/// Four of the eight bytes of y and x, whose lowest is number 0; each nibble of `selector` names one.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const uint64_t bytes = static_cast<uint64_t>(y) << 32 | x;
+  unsigned result = 0;
+  for (int i = 0; i < 4; i++) {
+    result |= static_cast<unsigned>(bytes >> (selector >> (4 * i) & 7) * 8 & 0xff) << (8 * i);
+  }
+  return result;
+}
 /// The scalar product of four signed bytes each, added to c.
 inline int __dp4a(int a, int b, int c) {
   unsigned sum = static_cast<unsigned>(c);

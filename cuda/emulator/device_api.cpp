@@ -1,7 +1,9 @@
 // Calls about devices and errors.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
+#include "cuda/emulator/block.h"
 #include "cuda/emulator/call.h"
 #include "cuda/emulator/capture.h"
 
@@ -72,6 +74,15 @@ const ErrorText* find_text(cudaError_t error) {
   return nullptr;
 }
 
+// Of a small device of compute capability 7.5.
+constexpr int cuda_version = 13000, multiprocessors = 4, memory_bus_bits = 256;
+constexpr int resident_threads = 1024, resident_blocks = 16;
+
+// Twice a clock, the bus moves its bits.
+int memory_kilohertz() {
+  return static_cast<int>(state().settings.device_bandwidth / (memory_bus_bits / 8.0) / 2 / 1e3);
+}
+
 bool valid(int device) { return device >= 0 && device < state().settings.devices; }
 
 }  // namespace
@@ -135,10 +146,67 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     properties->maxThreadsDim[2] = 64;
     properties->maxGridSize[0] = 0x7fffffff;
     properties->maxGridSize[1] = properties->maxGridSize[2] = 65535;
-    properties->multiProcessorCount = 4;
+    properties->multiProcessorCount = multiprocessors;
     properties->asyncEngineCount = 2;
     properties->unifiedAddressing = 1;
+    properties->memoryBusWidth = memory_bus_bits;
     properties->l2CacheSize = 1 << 20;
+    properties->maxThreadsPerMultiProcessor = resident_threads;
+    properties->sharedMemPerMultiprocessor = s.shared_memory;
+    properties->maxBlocksPerMultiProcessor = resident_blocks;
+    properties->hostRegisterSupported = 1;
+    properties->hostRegisterReadOnlySupported = s.register_read_only ? 1 : 0;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  cudaDeviceProp properties;
+  const cudaError_t error = cudaGetDeviceProperties(&properties, device);
+  if (error != cudaSuccess) return error;
+  const struct {
+    cudaDeviceAttr attribute;
+    int value;
+  } values[] = {
+      {cudaDevAttrMultiProcessorCount, properties.multiProcessorCount},
+      {cudaDevAttrMemoryClockRate, memory_kilohertz()},
+      {cudaDevAttrGlobalMemoryBusWidth, properties.memoryBusWidth},
+      {cudaDevAttrMaxThreadsPerMultiProcessor, properties.maxThreadsPerMultiProcessor},
+      {cudaDevAttrAsyncEngineCount, properties.asyncEngineCount},
+      {cudaDevAttrComputeCapabilityMajor, properties.major},
+      {cudaDevAttrComputeCapabilityMinor, properties.minor},
+      {cudaDevAttrMaxSharedMemoryPerBlockOptin, static_cast<int>(properties.sharedMemPerBlockOptin)},
+      {cudaDevAttrHostRegisterSupported, properties.hostRegisterSupported},
+      {cudaDevAttrHostRegisterReadOnlySupported, properties.hostRegisterReadOnlySupported},
+  };
+  for (const auto& known : values) {
+    if (known.attribute != attribute) continue;
+    *value = known.value;
+    return cudaSuccess;
+  }
+  return remember(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  const std::lock_guard<std::recursive_mutex> lock(runtime_lock());
+  begin_runtime();
+  *version = state().settings.driver ? cuda_version : 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = cuda_version;
+  return cudaSuccess;
+}
+
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel, int threads,
+                                                          size_t dynamic_shared_bytes) {
+  return call(Operation::any, [&] {
+    if (kernel == nullptr || threads <= 0 || threads > max_threads) return cudaErrorInvalidValue;
+    const size_t shared = state().settings.shared_memory / std::max<size_t>(dynamic_shared_bytes, 1);
+    const int warps = (threads + warpSize - 1) / warpSize;
+    *blocks = std::min(resident_blocks, resident_threads / warpSize / warps);
+    *blocks = static_cast<int>(std::min<size_t>(shared, static_cast<size_t>(*blocks)));
     return cudaSuccess;
   });
 }

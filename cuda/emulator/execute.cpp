@@ -66,6 +66,16 @@ void run_kernel(Work& work, int device) {
   if (!damage.empty()) fail(cudaErrorIllegalAddress, "kernel " + name + ": " + damage);
 }
 
+// What __launch_bounds__ left before the function, or 0. Bounds are multiples of 32: a smaller rest may stem
+// from the alignment of functions.
+uint64_t launch_bound(const void* function) {
+  const auto* code = static_cast<const unsigned char*>(function);
+  constexpr unsigned char nop = 0x90;
+  ptrdiff_t count = 0;
+  while (count < max_threads && code[-1 - count] == nop) count++;
+  return static_cast<uint64_t>(count) / 32 * 32;
+}
+
 // Addresses of programs, stacks and heaps; sanitizers' own memory lies below.
 bool may_be_address(const void* address) {
   const auto word = reinterpret_cast<uintptr_t>(address);
@@ -135,6 +145,12 @@ cudaError_t check_launch(const cudaLaunchConfig_t& config, const Kernel& kernel,
     return fail(
         cudaErrorInvalidConfiguration,
         name + std::to_string(threads) + " threads in a block, more than " + std::to_string(max_threads));
+  }
+  const uint64_t bound = launch_bound(kernel.function);
+  if (bound != 0 && threads > bound) {
+    return fail(cudaErrorInvalidConfiguration,
+                name + std::to_string(threads) + " threads in a block, more than its __launch_bounds__ of " +
+                    std::to_string(bound));
   }
   const auto set = state().dynamic_shared.find(kernel.function);
   const size_t limit = set == state().dynamic_shared.end()

@@ -36,5 +36,7 @@ void forget_frames(const Fiber& fiber);
 /// Tells the thread sanitizer that what happened before `release` happened before what follows `acquire`.
 void race_release(void* at);
 void race_acquire(void* at);
+/// What was released at `from` is released at `to` too; of the running thread nothing else.
+void race_pass(void* from, void* to);
 
 }  // namespace emulator

@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cinttypes>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <stdexcept>
 
@@ -32,13 +35,26 @@ struct Space {
 
 std::array<Space, max_devices + 1> spaces;  // the last is pinned memory
 std::map<const char*, Allocation> allocations;
-std::map<const char*, size_t> registrations;
+struct Registration {
+  size_t bytes;
+  bool read_only;
+};
+std::map<const char*, Registration> registrations;
 size_t capacity = 0, peak_bytes = 0;
 uint64_t last_number = 0;
 
 Space& space_of(int space) { return spaces[static_cast<size_t>(space == pinned ? max_devices : space)]; }
 
 size_t round_up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
+
+// A registration that has one of these bytes, or null.
+const std::pair<const char* const, Registration>* overlapping(const void* address, size_t bytes) {
+  const char* begin = static_cast<const char*>(address);
+  const auto found = std::find_if(registrations.begin(), registrations.end(), [&](const auto& known) {
+    return begin < known.first + known.second.bytes && known.first < begin + bytes;
+  });
+  return found == registrations.end() ? nullptr : &*found;
+}
 
 size_t padded(const Allocation& a) {
   return a.space == pinned ? round_up(a.bytes, 16) : round_up(a.bytes, alignment);
@@ -158,12 +174,9 @@ bool owns(const void* address) {
   });
 }
 
-bool register_pages(void* address, size_t bytes) {
-  const char* begin = static_cast<const char*>(address);
-  for (const auto& [known, size] : registrations) {
-    if (begin < known + size && known < begin + bytes) return false;
-  }
-  registrations[begin] = bytes;
+bool register_pages(void* address, size_t bytes, bool read_only) {
+  if (overlapping(address, bytes) != nullptr) return false;
+  registrations[static_cast<const char*>(address)] = {bytes, read_only};
   return true;
 }
 
@@ -171,11 +184,34 @@ bool unregister_pages(void* address) { return registrations.erase(static_cast<co
 
 bool is_pinned(const void* address, size_t bytes) {
   if (holds(pinned, address, bytes)) return true;
+  const auto* found = overlapping(address, std::max<size_t>(bytes, 1));
+  if (found == nullptr) return false;
   const char* begin = static_cast<const char*>(address);
-  auto after = registrations.upper_bound(begin);
-  if (after == registrations.begin()) return false;
-  const auto& [known, size] = *--after;
-  return static_cast<size_t>(begin - known) <= size && bytes <= size - static_cast<size_t>(begin - known);
+  return begin >= found->first && bytes <= found->second.bytes - static_cast<size_t>(begin - found->first);
+}
+
+bool is_partly_registered(const void* address, size_t bytes) {
+  return overlapping(address, bytes) != nullptr && !is_pinned(address, bytes);
+}
+
+bool is_read_only(const void* address) {
+  const auto* found = overlapping(address, 1);
+  return found != nullptr && found->second.read_only;
+}
+
+bool is_writable(const void* address, size_t bytes) {
+  auto begin = reinterpret_cast<uintptr_t>(address);
+  const uintptr_t end = begin + bytes;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; begin < end && std::getline(maps, line);) {
+    uintptr_t first = 0, last = 0;
+    char read = 0, write = 0;
+    if (sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " %c%c", &first, &last, &read, &write) != 4) continue;
+    if (begin >= last) continue;
+    if (begin < first || write != 'w') return false;
+    begin = last;
+  }
+  return begin >= end;
 }
 
 size_t used(int device) { return space_of(device).used; }

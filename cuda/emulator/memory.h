@@ -33,10 +33,16 @@ bool holds(int space, const void* address, size_t bytes);
 /// Whether the address lies in a space of the emulator at all.
 bool owns(const void* address);
 
-bool register_pages(void* address, size_t bytes);
+bool register_pages(void* address, size_t bytes, bool read_only);
 bool unregister_pages(void* address);
 /// Pinned by allocation or by registration.
 bool is_pinned(const void* address, size_t bytes);
+/// Whether some of the bytes are registered, and some are not or belong to another registration.
+bool is_partly_registered(const void* address, size_t bytes);
+/// Whether the byte is registered for reading only.
+bool is_read_only(const void* address);
+/// Whether the process may write to all of the bytes.
+bool is_writable(const void* address, size_t bytes);
 
 size_t used(int device);
 size_t peak();

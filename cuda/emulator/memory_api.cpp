@@ -31,8 +31,12 @@ struct Side {
 cudaError_t find_side(const void* pointer, size_t bytes, Side& side) {
   if (!memory::owns(pointer)) {
     side = {false, 0};
-    return pointer == nullptr && bytes > 0 ? fail(cudaErrorInvalidValue, "a copy with a null pointer")
-                                           : cudaSuccess;
+    if (bytes > 0 && pointer == nullptr) return fail(cudaErrorInvalidValue, "a copy with a null pointer");
+    if (bytes > 0 && memory::is_partly_registered(pointer, bytes)) {
+      return fail(cudaErrorInvalidValue, "a copy of " + std::to_string(bytes) +
+                                             " bytes of host memory that is registered in part only");
+    }
+    return cudaSuccess;
   }
   const memory::Allocation* a = memory::find(pointer);
   side = {a == nullptr || a->space != memory::pinned, a == nullptr ? 0 : a->space};
@@ -76,6 +80,9 @@ cudaError_t enqueue_copy(void* to, const void* from, size_t bytes, cudaMemcpyKin
     return fail(cudaErrorInvalidMemcpyDirection,
                 "a copy from " + std::string(source.device ? "device" : "host") + " to " +
                     (target.device ? "device" : "host") + " memory, called as kind " + std::to_string(kind));
+  }
+  if (!target.device && memory::is_read_only(to)) {
+    return fail(cudaErrorInvalidValue, "a copy to memory that is registered for reading only");
   }
   const bool pageable_source = !source.device && !memory::is_pinned(from, bytes);
   const bool pageable_target = !target.device && !memory::is_pinned(to, bytes);
@@ -157,7 +164,11 @@ cudaError_t cudaHostRegister(void* pointer, size_t bytes, unsigned flags) {
     if (const auto error = capture::check_unsafe(); error != cudaSuccess) return error;
     if (pointer == nullptr || bytes == 0 || memory::owns(pointer)) return cudaErrorInvalidValue;
     if ((flags & ~(cudaHostRegisterPortable | cudaHostRegisterReadOnly)) != 0) return cudaErrorInvalidValue;
-    return memory::register_pages(pointer, bytes) ? cudaSuccess : cudaErrorHostMemoryAlreadyRegistered;
+    const bool read_only = (flags & cudaHostRegisterReadOnly) != 0;
+    if (read_only && !state().settings.register_read_only) return cudaErrorNotSupported;
+    if (!read_only && !memory::is_writable(pointer, bytes)) return cudaErrorInvalidValue;
+    return memory::register_pages(pointer, bytes, read_only) ? cudaSuccess
+                                                             : cudaErrorHostMemoryAlreadyRegistered;
   });
 }
 

@@ -74,7 +74,7 @@ void begin_shared(size_t bytes, size_t limit) {
   if (bytes > 0) fill(dynamic_begin(), 0xff, (bytes + 15) / 16 * 16);
   set_gap(dynamic_begin() - gap, gap);
   if (detects_races()) {
-    // Linked through the unused middle.
+    // Linked through the unused middle, where the marks are too.
     auto* link = reinterpret_cast<Spent*>(area + static_area);
     link->next = spent;
     spent = link;
@@ -103,6 +103,8 @@ void end_shared() {
   }
   area = nullptr;
 }
+
+void* block_mark(size_t number) { return area + static_area + sizeof(Spent) + number * 8; }
 
 void* shared_array(const void* site, size_t bytes, size_t alignment) {
   for (int i = 0; i < array_count; i++) {

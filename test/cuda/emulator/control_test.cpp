@@ -24,6 +24,12 @@ __global__ void barriers() {
   __syncwarp();
 }
 
+__global__ void __launch_bounds__(64) bounded(int* out) { *out = 1; }
+template <int threads>
+__global__ __launch_bounds__(threads, 2) void bounded_template(int* out) {
+  *out = threads;
+}
+
 // A program that allocates, copies, launches and waits, and gives everything back whatever fails.
 cudaError_t small_program() {
   float *device = nullptr, *pinned = nullptr;
@@ -125,6 +131,57 @@ TEST_CASE("a launch with sizes that no device takes is refused") {
     CHECK(launch(barriers, 1, dim3(8, 4, 32)) == cudaSuccess);
     CHECK(cudaDeviceSynchronize() == cudaSuccess);
   }
+}
+
+TEST_CASE("a launch with more threads than __launch_bounds__ allow is refused") {
+  const auto launch_with = [](auto kernel, unsigned threads) {
+    emulator::configure(quiet());
+    return launch(kernel, 1, threads, allocate<int>(1));
+  };
+  CHECK(launch_with(bounded, 64) == cudaSuccess);
+  CHECK(launch_with(bounded, 65) == cudaErrorInvalidConfiguration);
+  CHECK_MESSAGE(has(emulator::report(),
+                    "bounded on device 0: 65 threads in a block, more than its "
+                    "__launch_bounds__ of 64"),
+                emulator::report());
+  CHECK(launch_with(bounded_template<256>, 256) == cudaSuccess);
+  CHECK(launch_with(bounded_template<256>, 288) == cudaErrorInvalidConfiguration);
+  CHECK(launch_with(bounded_template<1024>, 1024) == cudaSuccess);
+}
+
+TEST_CASE("versions, attributes and occupancy are those of a small device") {
+  Settings settings = quiet();
+  settings.driver = false;
+  emulator::configure(settings);
+  int value = -1;
+  CHECK(cudaDriverGetVersion(&value) == cudaSuccess);
+  CHECK(value == 0);
+  CHECK(cudaRuntimeGetVersion(&value) == cudaSuccess);
+  CHECK(value == 13000);
+  settings.driver = true;
+  settings.register_read_only = false;
+  settings.device_bandwidth = 640e9;
+  emulator::configure(settings);
+  CHECK(cudaDriverGetVersion(&value) == cudaSuccess);
+  CHECK(value == 13000);
+  CHECK(cudaDeviceGetAttribute(&value, cudaDevAttrHostRegisterReadOnlySupported, 0) == cudaSuccess);
+  CHECK(value == 0);
+  CHECK(cudaDeviceGetAttribute(&value, cudaDevAttrMemoryClockRate, 0) == cudaSuccess);
+  CHECK(value == 10000000);  // kHz, 256 bits, twice a clock
+  CHECK(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, 1) == cudaErrorInvalidDevice);
+  CHECK(cudaDeviceGetAttribute(&value, static_cast<cudaDeviceAttr>(1), 0) == cudaErrorInvalidValue);
+  const struct {
+    int threads;
+    size_t shared;
+    int blocks;
+  } cases[] = {{256, 0, 4}, {32, 0, 16}, {33, 0, 16}, {96, 0, 10}, {256, 20 * 1024, 3}, {1024, 1, 1}};
+  for (const auto& one : cases) {
+    CAPTURE(one.threads);
+    CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&value, barriers, one.threads, one.shared) ==
+          cudaSuccess);
+    CHECK(value == one.blocks);
+  }
+  CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&value, barriers, 1025, 0) == cudaErrorInvalidValue);
 }
 
 TEST_CASE("several host threads may use the device") {

@@ -1,6 +1,9 @@
 // Memory: what is out of bounds, on the wrong side, freed or never written is found.
 #include "cuda/emulator/memory.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <limits>
 
@@ -67,6 +70,11 @@ __global__ void load_vector(const float* in, float* out, int offset) {
   const auto* address = reinterpret_cast<const char*>(in) + offset;
   const float4 value = __ldg(reinterpret_cast<const float4*>(address));
   if (threadIdx.x == 0) out[0] = value.x;
+}
+
+__global__ void store_vector(float* out, int offset) {
+  auto* address = reinterpret_cast<char*>(out) + offset;
+  if (threadIdx.x == 0) __stcs(reinterpret_cast<uint2*>(address), make_uint2(1, 2));
 }
 
 __global__ void fill_stack(float* out, int depth) {
@@ -178,6 +186,40 @@ TEST_CASE("a kernel reaches pinned, registered and enabled peers' memory") {
   CHECK(cudaHostUnregister(registered.data()) == cudaSuccess);
   CHECK(cudaHostUnregister(registered.data()) == cudaErrorHostMemoryNotRegistered);
   CHECK(launch(copy_tensors, 1, 32, Tensors{registered.data(), out, 32}) == cudaErrorIllegalAddress);
+}
+
+TEST_CASE("a mapped file is registered for reading, and only copied from") {
+  constexpr size_t bytes = 8192;
+  const int file = memfd_create("weights", 0);
+  REQUIRE(file >= 0);
+  REQUIRE(write(file, std::vector<float>(bytes / 4, 3).data(), bytes) == bytes);
+  auto* mapped = static_cast<float*>(mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file, 0));
+  REQUIRE(mapped != MAP_FAILED);
+  close(file);
+  Settings settings = quiet();
+  emulator::configure(settings);
+  CHECK(cudaHostRegister(mapped, bytes, cudaHostRegisterDefault) == cudaErrorInvalidValue);
+  CHECK(cudaHostRegister(mapped, bytes / 2, cudaHostRegisterReadOnly) == cudaSuccess);
+  CHECK(cudaHostRegister(mapped, bytes, cudaHostRegisterReadOnly) == cudaErrorHostMemoryAlreadyRegistered);
+  auto* out = allocate<float>(bytes / 4);
+  CHECK(cudaMemcpyAsync(out, mapped, bytes / 2, cudaMemcpyHostToDevice) == cudaSuccess);
+  CHECK(download(out, 32) == std::vector<float>(32, 3));
+  CHECK(emulator::counters().pageable_copies == 0);
+  launch(copy_from, 1, 32, static_cast<const float*>(mapped), out, 32u);
+  CHECK(cudaDeviceSynchronize() == cudaSuccess);
+  CHECK(cudaMemcpy(out, mapped, bytes, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
+  CHECK_MESSAGE(has(emulator::report(), "registered in part only"), emulator::report());
+  emulator::configure(settings);
+  out = allocate<float>(64);
+  CHECK(cudaHostRegister(mapped, bytes, cudaHostRegisterReadOnly) == cudaSuccess);
+  CHECK(cudaMemcpy(mapped, out, 256, cudaMemcpyDeviceToHost) == cudaErrorInvalidValue);
+  CHECK_MESSAGE(has(emulator::report(), "registered for reading only"), emulator::report());
+  launch(write_at, 1, 32, mapped, 0L);
+  CHECK(cudaDeviceSynchronize() == cudaErrorIllegalAddress);
+  settings.register_read_only = false;
+  emulator::configure(settings);
+  CHECK(cudaHostRegister(mapped, bytes, cudaHostRegisterReadOnly) == cudaErrorNotSupported);
+  munmap(mapped, bytes);
 }
 
 TEST_CASE("host code that touches device memory ends with a line that says which") {
@@ -313,12 +355,15 @@ TEST_CASE("shared memory has the limits of a device") {
   CHECK(cudaDeviceSynchronize() == cudaSuccess);
 }
 
-TEST_CASE("a misaligned vector load is reported") {
+TEST_CASE("a misaligned vector load or store is reported") {
   for (const int offset : {0, 16, 4, 8}) {
     emulator::configure(quiet());
     float* in = upload(ascending(32));
     launch(load_vector, 1, 32, static_cast<const float*>(in), allocate<float>(1), offset);
     CHECK(cudaDeviceSynchronize() == (offset % 16 == 0 ? cudaSuccess : cudaErrorMisalignedAddress));
+    emulator::configure(quiet());
+    launch(store_vector, 1, 32, allocate<float>(32), offset);
+    CHECK(cudaDeviceSynchronize() == (offset % 8 == 0 ? cudaSuccess : cudaErrorMisalignedAddress));
   }
 }
 

@@ -58,9 +58,57 @@ __global__ void count_blocks(float* out) {
   }
 }
 
+// Barriers order the threads of a block, not blocks.
+template <bool correct>
+__global__ void count_blocks_at_barriers(float* out) {
+  __syncthreads();
+  __syncwarp();
+  if (threadIdx.x == 0 && correct) atomicAdd(out, 1.0f);
+  if (threadIdx.x == 0 && !correct) *out += 1;
+  __syncwarp();
+  __syncthreads();
+}
+
+// The last block to arrive adds what the others left. Order between blocks takes a fence on both sides of the
+// counter, each behind or before the barrier that gathers the block.
+template <bool release, bool acquire>
+__global__ void last_block(float* out) {
+  float* partial = out + 1;
+  auto* arrived = reinterpret_cast<unsigned*>(out + 100);
+  SHARED_ARRAY(bool, last, 1);
+  partial[blockIdx.x * blockDim.x + threadIdx.x] = 1;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    if (release) __threadfence();
+    last[0] = atomicInc(arrived, gridDim.x - 1) == gridDim.x - 1;
+    if (acquire) __threadfence();
+  }
+  __syncthreads();
+  if (!last[0] || threadIdx.x != 0) return;
+  for (unsigned i = 0; i < gridDim.x * blockDim.x; i++) out[0] += partial[i];
+}
+
+// As above, but each thread has its own fences, and loads are volatile.
+template <bool correct>
+__global__ void last_block_of_threads(float* out) {
+  volatile float* partial = out + 1;
+  auto* arrived = reinterpret_cast<unsigned*>(out + 100);
+  SHARED_ARRAY(bool, last, 1);
+  partial[blockIdx.x * blockDim.x + threadIdx.x] = 1;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last[0] = atomicInc(arrived, gridDim.x - 1) == gridDim.x - 1;
+  __syncthreads();
+  if (!last[0]) return;
+  if (correct) __threadfence();
+  float sum = 0;
+  for (unsigned i = 0; i < gridDim.x * blockDim.x; i++) sum += partial[i];
+  if (threadIdx.x == 0) out[0] = sum;
+}
+
 template <class Kernel>
-bool races(Kernel kernel, unsigned blocks, unsigned threads) {
-  emulator::configure(quiet());
+bool races(Kernel kernel, unsigned blocks, unsigned threads, uint64_t seed = 1) {
+  emulator::configure(quiet(seed));
   auto* out = allocate<float>(256);
   cudaMemset(out, 0, 256 * sizeof(float));
   expected = true;
@@ -85,6 +133,20 @@ TEST_CASE("races are reported under the thread sanitizer, and corrected kernels 
   CHECK(!races(shuffle_as_fence<true>, 3, 32));
   CHECK(races(count_blocks<false>, 2, 32) == detects);
   CHECK(!races(count_blocks<true>, 3, 32));
+  CHECK(races(count_blocks_at_barriers<false>, 2, 64) == detects);
+  CHECK(!races(count_blocks_at_barriers<true>, 3, 64));
+}
+
+TEST_CASE("fences and atomics order memory between blocks, and only both together") {
+  const bool detects = emulator::detects_races();
+  CHECK(races(last_block<false, true>, 3, 16) == detects);
+  CHECK(races(last_block<true, false>, 3, 16) == detects);
+  CHECK(races(last_block<false, false>, 3, 16) == detects);
+  CHECK(races(last_block_of_threads<false>, 3, 16) == detects);
+  for (uint64_t seed = 1; seed <= 10; seed++) {
+    CHECK(!races(last_block<true, true>, 3, 16, seed));
+    CHECK(!races(last_block_of_threads<true>, 3, 16, seed));
+  }
 }
 
 #define TEXT_OF(...) #__VA_ARGS__

@@ -1,4 +1,5 @@
 // What barriers, warp primitives, atomics and intrinsics compute, and that orders really differ.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <set>
@@ -83,6 +84,23 @@ __global__ void exchanges(unsigned* out) {
   out[3] = atomicExch(out, 1u);
 }
 
+// The last block to arrive adds what each block left, in a fixed order.
+__global__ void sum_in_blocks(const int* in, int* partial, unsigned* arrived, int* out) {
+  SHARED_ARRAY(bool, last, 1);
+  const int value = in[blockIdx.x * blockDim.x + threadIdx.x];
+  const int sum = __syncthreads_count(value % 2);
+  if (threadIdx.x == 0) {
+    partial[blockIdx.x] = sum;
+    __threadfence();
+    last[0] = atomicInc(arrived, gridDim.x - 1) == gridDim.x - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  if (!last[0] || threadIdx.x != 0) return;
+  *out = 0;
+  for (unsigned i = 0; i < gridDim.x; i++) *out += static_cast<volatile int*>(partial)[i];
+}
+
 __global__ void indices(unsigned* out) {
   const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
   const unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
@@ -97,6 +115,8 @@ __global__ void intrinsics(int* out) {
   out[4] = static_cast<int>(__saturatef(-1.0f) + __saturatef(2.0f) + (__saturatef(NAN) == 0 ? 4 : 0));
   out[5] = max(3, -4) + min(3, -4);
   out[6] = static_cast<int>(fminf(1.5f, NAN) * 2 + fmaxf(0.5f, NAN) * 2);
+  out[7] = static_cast<int>(__byte_perm(0x33221100u, 0x77665544u, 0x7052u));
+  out[8] = static_cast<int>(rintf(2.5f) + exp2f(3.0f) + tanhf(0.0f) + logf(1.0f) + expf(0.0f));
 }
 
 // The order in which the threads of a block, and its blocks, begin: a race on purpose.
@@ -182,6 +202,23 @@ TEST_CASE("atomics lose no update in any order of threads and blocks") {
   CHECK(download(out, 4) == std::vector<unsigned>{1, 7, 9, 9});
 }
 
+TEST_CASE("the last block to arrive sees what all blocks left, again and again") {
+  std::vector<int> values(7 * 64);
+  for (size_t i = 0; i < values.size(); i++) values[i] = static_cast<int>(i * i % 3);
+  const auto odd = std::count(values.begin(), values.end(), 1);
+  for_all_orders(
+      [&] {
+        const int* in = upload(values);
+        int *partial = allocate<int>(7), *out = allocate<int>(1);
+        unsigned* arrived = upload(std::vector<unsigned>{0});
+        for (int i = 0; i < 3; i++) {
+          launch(sum_in_blocks, 7, 64, in, partial, arrived, out);
+          REQUIRE(download(out, 1) == std::vector<int>{static_cast<int>(odd)});
+        }
+      },
+      20);
+}
+
 TEST_CASE("every thread of every block runs once, with its own indices") {
   for_all_orders(
       [] {
@@ -195,10 +232,11 @@ TEST_CASE("every thread of every block runs once, with its own indices") {
 
 TEST_CASE("intrinsics compute what the device computes") {
   emulator::configure(quiet());
-  auto* out = allocate<int>(7);
+  auto* out = allocate<int>(9);
   launch(intrinsics, 1, 1, out);
   // 0x7f*2 - 128*3 - 1*4 + 1*5 + 100
-  CHECK(download(out, 7) == std::vector<int>{254 - 384 - 4 + 5 + 100, 8 + 31 + 4, 0x7fc01234, 1, 5, -1, 4});
+  CHECK(download(out, 9) ==
+        std::vector<int>{254 - 384 - 4 + 5 + 100, 8 + 31 + 4, 0x7fc01234, 1, 5, -1, 4, 0x77005522, 11});
 }
 
 TEST_CASE("threads and blocks begin in the order asked for") {
