@@ -1,0 +1,20 @@
+#include "test/cuda/device_under_test.h"
+
+#include <cuda_runtime.h>
+#include <doctest/doctest.h>
+
+#include "cuda/cuda.h"
+
+namespace rwkv::test {
+
+bool emulated() { return false; }
+
+void on_devices(const Devices& devices, int /*runs*/, const std::function<void()>& test) {
+  if (cuda::device_count() < devices.count) {
+    MESSAGE("runs with fewer devices than the " << devices.count << " that it is meant for");
+  }
+  test();
+  CHECK(cudaGetLastError() == cudaSuccess);
+}
+
+}  // namespace rwkv::test
