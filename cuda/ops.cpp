@@ -17,7 +17,7 @@ CudaOps::CudaOps(int device)
       staging_(device),
       sent_(device),
       arrived_(device),
-      counters_(allocate(device, max_products * sizeof(unsigned))),
+      counters_(allocate(device, max_counters * sizeof(unsigned))),
       records_(queue_) {
   workspace_.counters = reinterpret_cast<unsigned*>(counters_.data());
 }

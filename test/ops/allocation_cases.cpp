@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "core/checked.h"
+#include "cpu/cpu.h"
 #include "test/allocations.h"
 #include "test/ops/product_case.h"
 
@@ -23,8 +24,11 @@ struct Tensors {
         state(device, {width}, random.normals(width)),
         state4(device, {3, width}, random.uniforms(3 * width, 0, 1)),
         state5(device, {heads, head_size, head_size}, random.normals(width * head_size)),
-        table(device, {10, width}, random.normals(10 * width)) {}
-  DeviceTensor x, more, out, normalized, vector, state, state4, state5, table;
+        host(cpu::open(1)),
+        table(*host, {10, width}, random.normals(10 * width)) {}
+  DeviceTensor x, more, out, normalized, vector, state, state4, state5;
+  std::unique_ptr<Device> host;
+  DeviceTensor table;
 };
 
 void run_all(Ops& ops, const Tensors& t, std::span<const Product> products, std::span<const int32_t> tokens) {
@@ -50,6 +54,7 @@ void run_all(Ops& ops, const Tensors& t, std::span<const Product> products, std:
             norm,
             t.state5,
             t.out});
+  ops.synchronize();
 }
 
 }  // namespace
@@ -69,7 +74,7 @@ void check_allocations(const Implementation& implementation) {
     std::vector<std::unique_ptr<OnDevice>> on_device;
     std::vector<std::vector<Product>> products(2);
     std::vector<int32_t> tokens(20, 3);
-    Ops::Limits limits{20, 0};
+    Ops::Limits limits{.tokens = 20, .product_outputs = 150, .transfer_bytes = 20 * width * 4};
     for (int64_t count : {1, 20}) {
       tensors.push_back(std::make_unique<Tensors>(device, count, random));
       int64_t inputs = 0, seed = 0;

@@ -120,6 +120,7 @@ void check_exp(const Implementation& implementation, std::vector<float> x) {
   DeviceTensor zero(device, {1, count}, zeros), none(device, {count}, zeros);
   DeviceTensor kept(device, {3, count}, state), out(device, {1, count}, zeros);
   implementation[0].ops.wkv4({zero, zero, zero, none, none, kept, out});
+  implementation[0].ops.synchronize();
   std::vector<float> aa = kept.values();
   aa.resize(x.size());
   Estimates expected;
@@ -157,6 +158,7 @@ void check_functions(const Implementation& implementation) {
       DeviceTensor out(device, {1, count}, zeros);
       Product product{one, weight, out, f.epilogue, f.biased ? bias.view() : Tensor{}};
       implementation[0].ops.matmul({&product, 1});
+      implementation[0].ops.synchronize();
       Estimates expected;
       for (float v : x) expected.push_back(f.function(v));
       CHECK(mismatch(finish(out, {&one, &bias}), expected) == "");

@@ -65,6 +65,7 @@ void check_matmul_of_several(const Implementation& implementation) {
           products.push_back(together.back()->product());
         }
         bench.ops.matmul(products);
+        bench.ops.synchronize();
         for (size_t i = 0; i < count; i++) {
           CAPTURE(bench.device.description());
           CAPTURE(tokens);
@@ -91,6 +92,7 @@ void check_matmul_repeatedly(const Implementation& implementation) {
       Product product = on_device.product();
       for (int i = 0; i < 20; i++) {
         bench.ops.matmul({&product, 1});
+        bench.ops.synchronize();
         REQUIRE(same_bits(on_device.result(), expected));
       }
     }

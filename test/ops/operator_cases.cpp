@@ -7,8 +7,9 @@
 
 namespace rwkv::test {
 
-Implementation::Implementation(std::vector<std::unique_ptr<Device>> devices, std::vector<Layout> layouts)
-    : devices_(std::move(devices)), layouts_(std::move(layouts)) {
+Implementation::Implementation(std::vector<std::unique_ptr<Device>> devices, std::vector<Layout> layouts,
+                               Rounding rounding)
+    : devices_(std::move(devices)), layouts_(std::move(layouts)), rounding_(rounding) {
   for (const auto& device : devices_) ops_.push_back(device->make_ops());
 }
 
@@ -24,34 +25,69 @@ std::vector<float> rows_of(Floats matrix, int64_t width, Range tokens) {
 
 namespace {
 
-/// Outputs of all tokens in chunks that end where `ends` says, then the final state.
-std::vector<float> run_in_chunks(Bench bench, const Sequence& sequence, const std::vector<int64_t>& ends) {
-  std::vector<float> state = sequence.state, all;
+// Outputs of all tokens, token after token, and the final state.
+struct Outputs {
+  std::vector<float> tokens, state;
+};
+
+/// In chunks that end where `ends` says.
+Outputs run_in_chunks(Bench bench, const Sequence& sequence, const std::vector<int64_t>& ends) {
+  Outputs all{{}, sequence.state};
   int64_t begin = 0;
   for (int64_t end : ends) {
-    std::vector<float> out = sequence.run(bench, {begin, end}, state);
-    all.insert(all.end(), out.begin(), out.end());
+    std::vector<float> out = sequence.run(bench, {begin, end}, all.state);
+    all.tokens.insert(all.tokens.end(), out.begin(), out.end());
     begin = end;
   }
-  all.insert(all.end(), state.begin(), state.end());
+  return all;
+}
+
+/// Compares each token, alone in its chunk, with the formula.
+Outputs run_alone(Bench bench, const Sequence& sequence) {
+  Outputs all{{}, sequence.state};
+  for (int64_t t = 0; t < sequence.tokens; t++) {
+    CAPTURE(t);
+    Step expected = sequence.expected(t, all.state);
+    std::vector<float> out = sequence.run(bench, {t, t + 1}, all.state);
+    REQUIRE(mismatch(out, expected.out) == "");
+    REQUIRE(mismatch(all.state, expected.state) == "");
+    all.tokens.insert(all.tokens.end(), out.begin(), out.end());
+  }
+  return all;
+}
+
+/// Compares each token, with all others in its chunk, with the formula.
+Outputs run_among(Bench bench, const Sequence& sequence) {
+  Outputs all = run_in_chunks(bench, sequence, {sequence.tokens});
+  auto width = static_cast<int64_t>(all.tokens.size()) / sequence.tokens;
+  for (int64_t t = 0; t < sequence.tokens; t++) {
+    CAPTURE(t);
+    REQUIRE(mismatch(rows_of(all.tokens, width, {t, t + 1}), sequence.expected_among(t)) == "");
+  }
+  return all;
+}
+
+/// What chunks that end where `ends` says must give.
+std::vector<float> mixed(const Outputs& alone, const Outputs& among, const std::vector<int64_t>& ends) {
+  auto width = static_cast<int64_t>(alone.tokens.size()) / ends.back();
+  std::vector<float> all;
+  int64_t begin = 0;
+  for (int64_t end : ends) {
+    const Outputs& from = end - begin == 1 ? alone : among;
+    std::vector<float> rows = rows_of(from.tokens, width, {begin, end});
+    all.insert(all.end(), rows.begin(), rows.end());
+    begin = end;
+  }
   return all;
 }
 
 }  // namespace
 
 void check_sequence(const Implementation& implementation, const Sequence& sequence) {
-  std::vector<float> state = sequence.state, one_by_one;
-  for (int64_t t = 0; t < sequence.tokens; t++) {
-    CAPTURE(t);
-    Step expected = sequence.expected(t, state);
-    std::vector<float> out = sequence.run(implementation[0], {t, t + 1}, state);
-    REQUIRE(mismatch(out, expected.out) == "");
-    REQUIRE(mismatch(state, expected.state) == "");
-    one_by_one.insert(one_by_one.end(), out.begin(), out.end());
-  }
-  one_by_one.insert(one_by_one.end(), state.begin(), state.end());
-
   int64_t tokens = sequence.tokens;
+  Outputs alone = run_alone(implementation[0], sequence), among = alone;
+  if (sequence.expected_among && tokens > 1) among = run_among(implementation[0], sequence);
+
   std::vector<std::vector<int64_t>> divisions = {{tokens}};
   if (tokens > 1) divisions.push_back({1, tokens});
   if (tokens > 2) divisions.push_back({tokens / 3, tokens / 3 * 2 + 1, tokens});
@@ -61,7 +97,9 @@ void check_sequence(const Implementation& implementation, const Sequence& sequen
     for (size_t d = 0; d < divisions.size(); d++) {
       if (i > 0 && d != (i + static_cast<size_t>(tokens)) % divisions.size()) continue;
       CAPTURE(d);
-      REQUIRE(same_bits(run_in_chunks(implementation[i], sequence, divisions[d]), one_by_one));
+      Outputs divided = run_in_chunks(implementation[i], sequence, divisions[d]);
+      REQUIRE(same_bits(divided.tokens, mixed(alone, among, divisions[d])));
+      REQUIRE(same_bits(divided.state, alone.state));
     }
   }
 }

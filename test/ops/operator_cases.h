@@ -1,6 +1,7 @@
 // What every implementation of the operators must do: correct results (test/reference.h), the same bits for
-// any division of the tokens into chunks and on every device of the implementation, no write beyond the
-// outputs. Each function makes assertions of doctest.
+// any division of the tokens into chunks (but for products on CUDA devices, where one token alone may have
+// others) and on every device of the implementation, no write beyond the outputs. Each function makes
+// assertions of doctest.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +18,15 @@
 
 namespace rwkv::test {
 
+/// How the inputs and weights of products are rounded: see Ops::matmul.
+enum class Rounding : uint8_t { cpu, cuda };
+
 /// Devices that must compute the same bits, such as one for each number of threads, with operators on each.
 class Implementation {
  public:
   /// `layouts`: those that weights of these devices may have.
-  Implementation(std::vector<std::unique_ptr<Device>> devices, std::vector<Layout> layouts);
+  Implementation(std::vector<std::unique_ptr<Device>> devices, std::vector<Layout> layouts,
+                 Rounding rounding = Rounding::cpu);
 
   struct Bench {
     Device& device;
@@ -30,11 +35,13 @@ class Implementation {
   [[nodiscard]] size_t size() const { return devices_.size(); }
   [[nodiscard]] Bench operator[](size_t i) const { return {*devices_[i], *ops_[i]}; }
   [[nodiscard]] const std::vector<Layout>& layouts() const { return layouts_; }
+  [[nodiscard]] Rounding rounding() const { return rounding_; }
 
  private:
   std::vector<std::unique_ptr<Device>> devices_;
   std::vector<std::unique_ptr<Ops>> ops_;
   std::vector<Layout> layouts_;
+  Rounding rounding_;
 };
 using Bench = Implementation::Bench;
 
@@ -46,9 +53,12 @@ struct Sequence {
   std::function<std::vector<float>(Bench, Range, std::vector<float>&)> run;
   /// One token's outputs and the state after it.
   std::function<Step(int64_t token, Floats state)> expected;
+  /// The outputs of a token among others, where a token alone may have other bits; there is no state then.
+  std::function<Estimates(int64_t token)> expected_among{};
 };
 
-/// Compares each token with the formula, then chunks of other lengths and other devices bit by bit.
+/// Compares each token with the formula, then chunks of other lengths and other devices bit by bit: those of
+/// one token with that token alone, and the others with all tokens in one chunk.
 void check_sequence(const Implementation& implementation, const Sequence& sequence);
 
 /// For `run`: the output's values, after a look at the memory around it and at the inputs.

@@ -71,24 +71,66 @@ std::vector<float> run_alone(Bench bench, const ProductCase& c, Range tokens) {
   OnDevice on_device(bench.device, c, tokens);
   Product product = on_device.product();
   bench.ops.matmul({&product, 1});
+  bench.ops.synchronize();
   return on_device.result();
 }
 
 namespace {
 
-Estimates expected_row(const ProductCase& c, int64_t t) {
-  int64_t inputs = c.layout.inputs, outputs = c.layout.outputs;
-  std::vector<float> x = rows_of(c.x, inputs, {t, t + 1});
-  if (c.layout.dtype == DType::bf16) {
-    for (float& v : x) v = to_float(to_bfloat16(v));
-  }
+/// The outputs of a token whose products, before the epilogue, `product_of` (output) gives.
+template <class ProductOf>
+Estimates outputs_of(const ProductCase& c, int64_t t, ProductOf product_of) {
   Estimates row;
-  for (int64_t o = 0; o < outputs; o++) {
-    auto i = static_cast<size_t>(t * outputs + o);
-    row.push_back(apply(c.epilogue, dot(x, c.weight.row(o)),
-                        {c.out[i], c.bias[static_cast<size_t>(o)], c.a[i], c.b[i]}));
+  for (int64_t o = 0; o < c.layout.outputs; o++) {
+    auto i = static_cast<size_t>(t * c.layout.outputs + o);
+    row.push_back(
+        apply(c.epilogue, product_of(o), {c.out[i], c.bias[static_cast<size_t>(o)], c.a[i], c.b[i]}));
   }
   return row;
+}
+
+void round_to_bf16(std::vector<float>& x) {
+  for (float& v : x) v = to_float(to_bfloat16(v));
+}
+
+Estimates expected_row(const ProductCase& c, int64_t t, Rounding rounding) {
+  std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
+  if (c.layout.dtype == DType::bf16 && rounding == Rounding::cpu) round_to_bf16(x);
+  return outputs_of(c, t, [&](int64_t o) { return dot(x, c.weight.row(o)); });
+}
+
+/// To the significant bits of fp16.
+float round_to_half(float x) {
+  if (!std::isfinite(x)) return x;
+  int exponent = 0;
+  float mantissa = std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(mantissa * 2048) / 2048, exponent);
+}
+
+/// As tensor cores multiply for a token among others.
+Estimates expected_row_among(const ProductCase& c, int64_t t) {
+  std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
+  bool half = c.layout.dtype == DType::f16 || c.layout.dtype == DType::i8;
+  if (c.layout.dtype == DType::bf16) round_to_bf16(x);
+  if (!half) return outputs_of(c, t, [&](int64_t o) { return dot(x, c.weight.row(o)); });
+  // With the largest input scaled to at least 2^14, what is far below it becomes a multiple of 2^-24.
+  float largest = 0;
+  for (float& v : x) {
+    largest = std::max(largest, std::isfinite(v) ? std::abs(v) : 0);
+    v = round_to_half(v);
+  }
+  double lost = 0x1p-39 * largest;
+  return outputs_of(c, t, [&](int64_t o) {
+    std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
+    double sum = 0;
+    for (float& w : weights) {
+      if (c.layout.dtype == DType::i8) w = round_to_half(w);
+      sum += std::abs(w);
+    }
+    Estimate product = dot(x, weights);
+    product.error += lost * sum;
+    return product;
+  });
 }
 
 }  // namespace
@@ -103,7 +145,9 @@ void check_case(const Implementation& implementation, const ProductCase& c) {
   Sequence s;
   s.tokens = c.tokens;
   s.run = [&c](Bench bench, Range tokens, std::vector<float>&) { return run_alone(bench, c, tokens); };
-  s.expected = [&c](int64_t t, Floats) { return Step{expected_row(c, t), {}}; };
+  Rounding rounding = implementation.rounding();
+  s.expected = [&c, rounding](int64_t t, Floats) { return Step{expected_row(c, t, rounding), {}}; };
+  if (rounding == Rounding::cuda) s.expected_among = [&c](int64_t t) { return expected_row_among(c, t); };
   check_sequence(implementation, s);
 }
 

@@ -81,6 +81,7 @@ Sequence sequence_of(const Inputs& inputs, std::initializer_list<int64_t> state_
     bool in_place = seed % 2 == 1;
     DeviceTensor& out = in_place ? tensors.at("r") : apart;
     call(bench.ops, tensors, kept, out);
+    bench.ops.synchronize();
     state = finish(kept, {});
     for (const auto& input : tensors) {
       CAPTURE(input.first);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/half.h"
+#include "cpu/cpu.h"
 #include "test/ops/operator_cases.h"
 #include "test/support.h"
 
@@ -57,6 +58,7 @@ Sequence layer_norm_sequence(int64_t tokens, int64_t width, int64_t seed, bool i
     DeviceTensor w(bench.device, {width}, weight, Place::number(seed + 2));
     DeviceTensor b(bench.device, {width}, bias, Place::number(seed + 3));
     bench.ops.layer_norm(in_place ? in : out, in, {w, b});
+    bench.ops.synchronize();
     return in_place ? finish(in, {&w, &b}) : finish(out, {&in, &w, &b});
   };
   s.expected = [=](int64_t t, Floats) {
@@ -95,6 +97,7 @@ Sequence token_shift_sequence(int64_t tokens, int64_t width, int64_t mixes, int6
       list.push_back({amount.back(), mixed.back()});
     }
     bench.ops.token_shift({in, {w, b}, before, normalized, list});
+    bench.ops.synchronize();
 
     std::vector<std::vector<float>> parts;
     parts.push_back(finish(normalized, {&in, &w, &b}));
@@ -124,6 +127,7 @@ Sequence token_shift_sequence(int64_t tokens, int64_t width, int64_t mixes, int6
 void check_embed(const Implementation& implementation) {
   Random random(1);
   Bench bench = implementation[0];
+  auto host = cpu::open(1);
   for (DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     for (int64_t width : widths) {
       CAPTURE(name_of(dtype));
@@ -134,10 +138,11 @@ void check_embed(const Implementation& implementation) {
       table.back() = -0.0f;
       std::vector<int32_t> tokens = {0, 10, 5, 5, 0, 9, 3};
       auto count = static_cast<int64_t>(tokens.size());
-      DeviceTensor rows(bench.device, {vocabulary, width}, table, Place::number(width), dtype);
+      DeviceTensor rows(*host, {vocabulary, width}, table, Place::number(width), dtype);
       std::vector<float> nothing(static_cast<size_t>(count * width)), expected;
       DeviceTensor out(bench.device, {count, width}, nothing, Place::number(width + 1));
       bench.ops.embed(out, rows, tokens);
+      bench.ops.synchronize();
       for (int32_t token : tokens) {
         for (int64_t i = 0; i < width; i++) {
           float v = table[static_cast<size_t>(token * width + i)];
@@ -172,6 +177,7 @@ void check_layer_norm(const Implementation& implementation) {
   x[25] = inf;
   DeviceTensor in(bench.device, {3, 20}, x), weight(bench.device, {20}, ones), bias(bench.device, {20}, ones);
   bench.ops.layer_norm(in, in, {weight, bias});
+  bench.ops.synchronize();
   std::vector<float> out = in.values();
   for (size_t i = 0; i < out.size(); i++) CHECK(std::isnan(out[i]) == (i < 40));
 }
