@@ -1,0 +1,265 @@
+// What CUDA C++ has no words for: copies that the thread does not wait for, and the tensor cores. Each
+// function has a twin in plain C++, for the emulated device and for devices that lack the instructions.
+//
+// Tiles in shared memory are rows of 16-byte chunks. Chunks change places within their row so that eight rows
+// at the same chunk, which is what a tensor-core operand is read from, lie in different banks.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "core/dtype.h"
+#include "cuda/kernels/widen.h"
+
+namespace rwkv::cuda {
+
+#ifdef __CUDA_ARCH__
+constexpr bool has_async_copies = __CUDA_ARCH__ >= 800;
+constexpr bool skips_what_is_not_there = false;
+/// Whether the tensor cores multiply this type.
+template <DType type>
+constexpr bool has_tensor_cores = type == DType::f16 || (type == DType::bf16 && __CUDA_ARCH__ >= 800);
+#else
+constexpr bool has_async_copies = false;
+constexpr bool skips_what_is_not_there = true;
+template <DType type>
+constexpr bool has_tensor_cores = false;
+#endif
+
+// --- Copies to shared memory ---
+// They are done for this thread after wait_for_copies, for others after a barrier behind it.
+
+#ifdef __CUDACC__
+__device__ inline unsigned shared_address(const void* p) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(p));
+}
+#endif
+
+/// 16 bytes, aligned to 16.
+__device__ inline void copy_async(uint4* to, const void* from) {
+#ifdef __CUDA_ARCH__
+  if constexpr (has_async_copies) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+    return;
+  }
+#endif
+  *to = *static_cast<const uint4*>(from);
+}
+
+/// 4 bytes, aligned to 4.
+__device__ inline void copy_async(unsigned* to, const float* from) {
+#ifdef __CUDA_ARCH__
+  if constexpr (has_async_copies) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from) : "memory");
+    return;
+  }
+#endif
+  *to = __float_as_uint(*from);
+}
+
+/// Ends a group of copies; it may have none.
+__device__ inline void commit_copies() {
+#ifdef __CUDA_ARCH__
+  if constexpr (has_async_copies) asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/// Until all groups of this thread are done but the last `pending`.
+template <int pending>
+__device__ inline void wait_for_copies() {
+#ifdef __CUDA_ARCH__
+  if constexpr (has_async_copies) asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+#endif
+}
+
+// --- Products of tiles ---
+
+/// The place, in chunks, of a chunk of a tile whose rows have `chunks` (a power of two above 1).
+template <int chunks>
+__device__ inline int chunk_place(int row, int chunk) {
+  constexpr int rows_of_all_banks = chunks < 8 ? 8 / chunks : 1, mask = chunks < 8 ? chunks - 1 : 7;
+  return row * chunks + (chunk ^ (row / rows_of_all_banks & mask));
+}
+
+/// A step of a product takes this much of each row along the inputs.
+constexpr int step_chunks = 4;
+template <DType type>
+constexpr int step_inputs = step_chunks* chunk_weights<type>;
+
+#ifdef __CUDA_ARCH__
+/// Four matrices of 8 x 8 16-bit numbers. Each lane brings the address of a row: lane l of row l % 8 of
+/// matrix l / 8; and gets of each matrix numbers 2 (l % 4) and + 1 of row l / 4, or of column l / 4 when
+/// `transposed`.
+template <bool transposed>
+__device__ inline void load_matrices(unsigned (&out)[4], const uint4* row) {
+  if constexpr (transposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+  }
+}
+
+/// sum += a b, 16 x 16 times 16 x 8.
+template <DType type>
+__device__ inline void multiply_matrices(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+#if __CUDA_ARCH__ >= 800
+  if constexpr (type == DType::bf16) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+#else
+  for (int half = 0; half < 2; half++) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(half == 0 ? b0 : b1));
+  }
+#endif
+}
+
+template <DType type, bool across, int weight_chunks, int m, int n>
+__device__ inline void multiply_on_tensor_cores(float (&sums)[m][n][4], const uint4* weights,
+                                                int first_output, const uint4* x, int first_token,
+                                                int tokens) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  unsigned b[n][4];
+#pragma unroll
+  for (int j = 0; j < n; j++) {
+    load_matrices<false>(b[j], x + chunk_place<step_chunks>(first_token + 8 * j + lane % 8, lane / 8));
+  }
+#pragma unroll
+  for (int k = 0; k < 2; k++) {
+#pragma unroll
+    for (int i = 0; i < m; i++) {
+      unsigned a[4];
+      const int output = first_output + 16 * i;
+      if constexpr (across) {
+        const int input = 16 * k + lane / 16 * 8 + lane % 8;
+        load_matrices<true>(a, weights + chunk_place<weight_chunks>(input, output / 8 + lane / 8 % 2));
+      } else {
+        load_matrices<false>(a, weights + chunk_place<weight_chunks>(output + lane % 16, 2 * k + lane / 16));
+      }
+#pragma unroll
+      for (int j = 0; j < n; j++) {
+        // Of few tokens only; many may waste some.
+        if (n <= 2 && first_token + 8 * j >= tokens) break;
+        multiply_matrices<type>(sums[i][j], a, b[j][2 * k], b[j][2 * k + 1]);
+      }
+    }
+  }
+}
+#endif
+
+/// a * b + c. The emulated device rounds twice, since its host's fmaf may be slow.
+__device__ inline float multiply_add(float a, float b, float c) {
+#ifdef __CUDA_ARCH__
+  return fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+/// The first or second 16-bit number of a word.
+template <DType type>
+__device__ inline float number_of(unsigned word, int i) {
+  if constexpr (type == DType::f16) return half_bits_to_float(word >> (16 * i));
+  return i == 0 ? low_bf16(word) : high_bf16(word);
+}
+
+/// Numbers k and k + 1 (k is even) of a row of a tile with step_chunks in a row.
+template <DType type>
+__device__ inline void load_along(float (&out)[2], const uint4* tile, int row, int k) {
+  constexpr int in_chunk = chunk_weights<type>;
+  const uint4* chunk = tile + chunk_place<step_chunks>(row, k / in_chunk);
+  if constexpr (type == DType::f32) {
+    const uint2 words = reinterpret_cast<const uint2*>(chunk)[k % in_chunk / 2];
+    out[0] = __uint_as_float(words.x);
+    out[1] = __uint_as_float(words.y);
+  } else {
+    const unsigned word = reinterpret_cast<const unsigned*>(chunk)[k % in_chunk / 2];
+    out[0] = number_of<type>(word, 0);
+    out[1] = number_of<type>(word, 1);
+  }
+}
+
+/// Number `column` of rows k and k + 1.
+template <DType type, int chunks>
+__device__ inline void load_across(float (&out)[2], const uint4* tile, int column, int k) {
+  constexpr int in_chunk = chunk_weights<type>, in_word = in_chunk / 4;
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    const uint4* chunk = tile + chunk_place<chunks>(k + i, column / in_chunk);
+    const unsigned word = reinterpret_cast<const unsigned*>(chunk)[column % in_chunk / in_word];
+    if constexpr (type == DType::f32) {
+      out[i] = __uint_as_float(word);
+    } else {
+      out[i] = number_of<type>(word, column % 2);
+    }
+  }
+}
+
+template <DType type, bool across, int weight_chunks, int m, int n>
+__device__ inline void multiply_by_lanes(float (&sums)[m][n][4], const uint4* weights, int first_output,
+                                         int outputs, const uint4* x, int first_token, int tokens) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int output = first_output + lane / 4, token = first_token + lane % 4 * 2;
+  for (int k = 0; k < step_inputs<type>; k += 2) {
+    float b[n][2][2];
+#pragma unroll
+    for (int j = 0; j < 2 * n; j++) {
+      const int row = token + j / 2 * 8 + j % 2;
+      if (!skips_what_is_not_there || row < tokens) load_along<type>(b[j / 2][j % 2], x, row, k);
+    }
+#pragma unroll
+    for (int i = 0; i < 2 * m; i++) {
+      const int row = output + i * 8;
+      if (skips_what_is_not_there && row >= outputs) break;
+      float a[2];
+      if constexpr (across) {
+        load_across<type, weight_chunks>(a, weights, row, k);
+      } else {
+        load_along<type>(a, weights, row, k);
+      }
+#pragma unroll
+      for (int j = 0; j < 2 * n; j++) {
+        if (skips_what_is_not_there && token + j / 2 * 8 + j % 2 >= tokens) break;
+        float& sum = sums[i / 2][j / 2][i % 2 * 2 + j % 2];
+        sum = multiply_add(a[0], b[j / 2][j % 2][0], sum);
+        sum = multiply_add(a[1], b[j / 2][j % 2][1], sum);
+      }
+    }
+  }
+}
+
+/// One step of a warp's product of m * 16 outputs by n * 8 tokens: sums += weights x, over step_inputs. x is
+/// a tile of [tokens][inputs]; weights one of [outputs][inputs] or, `across`, of [inputs][outputs]. A lane
+/// has, of each 16 x 8, outputs lane / 4 and + 8 of tokens lane % 4 * 2 and + 1:
+///   sums[..][..][h * 2 + c] is output lane / 4 + 8 h, token lane % 4 * 2 + c
+/// Sums of outputs and tokens that the tiles don't have (from `outputs` and `tokens` on) may be anything.
+template <DType type, bool across, int weight_chunks, int m, int n>
+__device__ inline void multiply_step(float (&sums)[m][n][4], const uint4* weights, int first_output,
+                                     int outputs, const uint4* x, int first_token, int tokens) {
+#ifdef __CUDA_ARCH__
+  if constexpr (has_tensor_cores<type>) {
+    multiply_on_tensor_cores<type, across, weight_chunks>(sums, weights, first_output, x, first_token,
+                                                          tokens);
+    return;
+  }
+#endif
+  multiply_by_lanes<type, across, weight_chunks>(sums, weights, first_output, outputs, x, first_token,
+                                                 tokens);
+}
+
+}  // namespace rwkv::cuda
