@@ -1,0 +1,89 @@
+// RWKV-7's recurrence.
+//
+// For a token and a head of N channels: 10 N^2 operations on the state (five multiply-adds for each element),
+// which stays in registers, so that a chunk of T tokens moves 8 N^2 bytes of state and 9 * 4 N bytes for each
+// token: the limit is arithmetic, 5 N^2 / 128 cycles of a multiprocessor for each token (160 for N = 64), as
+// long as there are heads for all of them. One token is bound by memory: its 8 N^2 bytes and its low-rank
+// rows, 2 N bytes for each unit of rank.
+#include "cuda/kernels/kernels.h"
+#include "cuda/kernels/recurrence.h"
+
+namespace rwkv::cuda {
+namespace {
+
+struct Version7 {
+  enum Input { in_r, in_decay, in_k, in_v, in_a, in_v_first, in_v_gate, gate, inputs };
+  enum Vector { k_k, k_a, r_k, weight, bias, vectors };
+  enum Row { r, decay, removal, kka, key, value, gate_row, y, rows };
+  static constexpr bool bonus_first = false;
+
+  /// removal = -kk, kka = kk * a.
+  template <int padded>
+  __device__ static void prepare(const RecurrenceArguments<Version7>& a, const Arrived<Version7, padded>& in,
+                                 const float (&vector)[vectors][padded], Token<Version7, padded>& t) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    float kk[padded / 32], squares = 0, bonus = 0;
+#pragma unroll
+    for (int q = 0; q < padded / 32; q++) {
+      const int channel = lane + 32 * q;
+      const float k = in.value[in_k][q], v = in.value[in_v][q];
+      kk[q] = k * vector[k_k][channel];
+      squares = fmaf(kk[q], kk[q], squares);
+      const float key_ = k * fmaf(in.value[in_a][q] - 1.0f, vector[k_a][channel], 1.0f);
+      bonus = fmaf(in.value[in_r][q] * key_, vector[r_k][channel], bonus);
+      t.row[r][channel] = in.value[in_r][q];
+      t.row[decay][channel] = in.value[in_decay][q];
+      t.row[key][channel] = key_;
+      t.row[value][channel] = a.inputs[in_v_first].data == nullptr
+                                  ? v
+                                  : fmaf(in.value[in_v_first][q] - v, in.value[in_v_gate][q], v);
+      t.row[gate_row][channel] = in.value[gate][q];
+    }
+    const float length = sqrtf(warp_sum(squares));
+    const float scale = 1.0f / (length < 1e-12f ? 1e-12f : length);
+    bonus = warp_sum(bonus);
+    if (lane == 0) t.bonus = bonus;
+#pragma unroll
+    for (int q = 0; q < padded / 32; q++) {
+      const float unit = kk[q] * scale;
+      t.row[removal][lane + 32 * q] = -unit;
+      t.row[kka][lane + 32 * q] = unit * in.value[in_a][q];
+    }
+  }
+
+  template <class State>
+  __device__ static void step(State& state, Token<Version7, State::padded>& t) {
+    const int key_ = state.place.key, column = state.place.column;
+    float4 sa = make_float4(0, 0, 0, 0), sum = sa, s[4];
+#pragma unroll State::unrolled
+    for (int g = 0; g < State::groups; g++) {
+      state.get(g, s);
+      add_keys(sa, get4(t.row[removal] + g * 32 + key_), s);
+    }
+    sa = sum_of_lanes(sa);
+    const float4 v = get4(t.row[value] + column);
+#pragma unroll State::unrolled
+    for (int g = 0; g < State::groups; g++) {
+      const int at = g * 32 + key_;
+      state.get(g, s);
+      scale_keys(s, get4(t.row[decay] + at));
+      add_outer(s, get4(t.row[kka] + at), sa);
+      add_outer(s, get4(t.row[key] + at), v);
+      add_keys(sum, get4(t.row[r] + at), s);
+      state.put(g, s);
+    }
+    sum = sum_of_lanes(sum);
+    if (key_ == 0) *reinterpret_cast<float4*>(t.row[y] + column) = sum;
+  }
+};
+
+}  // namespace
+
+void wkv7(const Wkv7& w, std::span<const Product> low_rank, cudaStream_t stream) {
+  const Tensor* inputs[] = {&w.r, &w.decay, &w.k, &w.v, &w.a, &w.v_first, &w.v_gate, &w.g};
+  const Tensor* vectors[] = {&w.k_k, &w.k_a, &w.r_k, &w.norm.weight, &w.norm.bias};
+  launch_recurrence(recurrence_arguments<Version7>(inputs, vectors, w.state, w.out, low_rank), w.state,
+                    stream);
+}
+
+}  // namespace rwkv::cuda
