@@ -252,6 +252,9 @@ class CpuDevice final : public Device {
     copy(host, device, bytes);
   }
   void copy(std::byte* to, const std::byte* from, size_t bytes) override { std::copy_n(from, bytes, to); }
+  [[nodiscard]] uint64_t workspace_bytes(const Ops::Limits& limits) const override {
+    return static_cast<uint64_t>(limits.tokens * (limits.product_inputs + strip_outputs * threads_) * 4);
+  }
   std::unique_ptr<Ops> make_ops() override { return std::make_unique<CpuOps>(threads_, kernels_); }
   std::unique_ptr<Slots> make_slots(Ops&, int) override { return std::make_unique<CpuSlots>(); }
 

@@ -49,6 +49,9 @@ class CudaDevice final : public Device {
   void copy(std::byte* to, const std::byte* from, size_t bytes) override {
     copy_and_wait(index_, to, from, bytes, cudaMemcpyDeviceToDevice);
   }
+  [[nodiscard]] uint64_t workspace_bytes(const Ops::Limits& limits) const override {
+    return operand_bytes(limits) + sum_bytes(limits) + max_counters * sizeof(unsigned);
+  }
   std::unique_ptr<Ops> make_ops() override { return std::make_unique<CudaOps>(index_); }
   std::unique_ptr<Slots> make_slots(Ops& ops, int slots) override {
     return std::make_unique<CudaSlots>(cuda_ops(ops), slots);

@@ -169,7 +169,8 @@ void Loader::place_streamed(const Group& group) {
     at += wanted_[i].form.bytes();
     if (wanted_[i].layer == model_.config().n_layer && wanted_[i].spec.role == Role::vector) make_resident(i);
   }
-  model_.streamed_ = streamed_parts(model_.config(), model_.plan_, image.data());
+  model_.streamed_image_ = image.data();
+  model_.streamed_parts_ = streamed_parts(model_.config(), model_.plan_);
   model_.buffers_.push_back(std::move(image));
 }
 

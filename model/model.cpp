@@ -8,6 +8,7 @@
 #include "cpu/cpu.h"
 #include "cuda/cuda.h"
 #include "model/loader.h"
+#include "model/memory_plan.h"
 
 namespace rwkv {
 
@@ -18,6 +19,7 @@ std::shared_ptr<const Model> Model::load(ModelFile file, const LoadOptions& opti
   model->strategy_ = options.strategy.empty() ? model->file_.strategy : Strategy::parse(options.strategy);
   model->plan_ = model->strategy_.plan(config.layers());
   model->open_devices(options.threads);
+  check_device_memory(config, model->strategy_, options.chunk, model->devices_);
   Loader(*model, options.progress).load();
   return model;
 }

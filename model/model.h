@@ -19,6 +19,7 @@ using Progress = std::function<void(const std::string& what, uint64_t done, uint
 struct LoadOptions {
   std::string strategy;  ///< empty: the file's
   int threads = 0;       ///< of the CPU; 0: one per core
+  int64_t chunk = 256;   ///< of the executor to come: whether everything fits is checked before loading
   Progress progress;     ///< weights in another form than the file's are converted while loading
 };
 
@@ -35,7 +36,9 @@ class Model {
   [[nodiscard]] const std::vector<LayerPlan>& plan() const { return plan_; }
   /// Weights of streamed layers lie in host memory; only a Streamer may compute with them.
   [[nodiscard]] const Weights& weights() const { return weights_; }
-  [[nodiscard]] const std::vector<StreamedPart>& streamed_parts() const { return streamed_; }
+  /// The streamed weights in memory that is ready for copies, and their parts; empty without.
+  [[nodiscard]] const std::byte* streamed_image() const { return streamed_image_; }
+  [[nodiscard]] const std::vector<StreamedPart>& streamed_parts() const { return streamed_parts_; }
 
   /// The host first, then the CUDA devices of the strategy.
   [[nodiscard]] const std::vector<std::unique_ptr<Device>>& devices() const { return devices_; }
@@ -62,7 +65,8 @@ class Model {
   std::vector<Device*> layer_devices_;
   std::vector<Buffer> buffers_;  // of the devices: they go first
   Weights weights_;
-  std::vector<StreamedPart> streamed_;
+  const std::byte* streamed_image_ = nullptr;
+  std::vector<StreamedPart> streamed_parts_;
   uint64_t weight_bytes_ = 0, converted_bytes_ = 0;
 };
 

@@ -18,34 +18,33 @@ uint64_t layer_bytes(const std::vector<ModelTensor>& tensors, int64_t layer) {
 }
 
 // The head in pieces of at most `most` bytes, but at least one unit.
-void add_head(std::vector<StreamedPart>& parts, const ModelTensor& head, const std::byte* data,
-              uint64_t most) {
+void add_head(std::vector<StreamedPart>& parts, const ModelTensor& head, uint64_t offset, uint64_t most) {
   auto unit = static_cast<uint64_t>(head.form.unit_bytes);
   auto per_piece = static_cast<int64_t>(std::max<uint64_t>(most / unit, 1));
   for (int64_t u = 0; u < head.form.units; u += per_piece) {
     int64_t count = std::min(per_piece, head.form.units - u), first = u * block_outputs;
-    parts.push_back({data + static_cast<uint64_t>(u) * unit, static_cast<uint64_t>(count) * unit, head.layer,
-                     first, std::min(count * block_outputs, head.spec.rows - first)});
+    parts.push_back({offset + static_cast<uint64_t>(u) * unit, static_cast<uint64_t>(count) * unit,
+                     head.layer, first, std::min(count * block_outputs, head.spec.rows - first)});
   }
 }
 
 }  // namespace
 
-std::vector<StreamedPart> streamed_parts(const Config& config, const std::vector<LayerPlan>& plan,
-                                         const std::byte* image) {
+std::vector<StreamedPart> streamed_parts(const Config& config, const std::vector<LayerPlan>& plan) {
   constexpr uint64_t head_pieces = 8;  // when nothing else says how large a slot is
   std::vector<ModelTensor> tensors = model_tensors(config, plan);
   std::vector<StreamedPart> parts;
+  uint64_t offset = 0;
   for (int64_t i = 0; i < config.n_layer; i++) {
     if (!plan[static_cast<size_t>(i)].streamed) continue;
-    parts.push_back({image, layer_bytes(tensors, i), i, 0, 0});
-    image += parts.back().bytes;
+    parts.push_back({offset, layer_bytes(tensors, i), i, 0, 0});
+    offset += parts.back().bytes;
   }
   if (!plan.back().streamed) return parts;
   const ModelTensor& head = tensors.back();
   uint64_t vectors = layer_bytes(tensors, config.n_layer) - static_cast<uint64_t>(head.form.bytes());
   uint64_t most = parts.empty() ? static_cast<uint64_t>(head.form.bytes()) / head_pieces : slot_bytes(parts);
-  add_head(parts, head, image + vectors, most);
+  add_head(parts, head, offset + vectors, most);
   return parts;
 }
 
@@ -63,12 +62,13 @@ Streamer::Streamer(const Model& model, Device& device, Ops& ops)
   slot_bytes_ = slot_bytes(parts_);
   memory_ = device.allocate(slot_bytes_ * stream_slots);
   layers_.resize(head_);
+  const std::byte* image = model.streamed_image();
   for (size_t p = 0; p < head_; p++) {
     for (int slot = 0; slot < stream_slots; slot++) {
       Layer layer = model.weights().layers[static_cast<size_t>(parts_[p].layer)];
       std::byte* memory = memory_.data() + static_cast<uint64_t>(slot) * slot_bytes_;
       for_each_tensor(layer, model.config(), parts_[p].layer, [&](const TensorSpec&, Tensor& t) {
-        t.data = memory + (t.data - parts_[p].data);
+        t.data = memory + (t.data - (image + parts_[p].offset));
         t.device = device.id();
       });
       layers_[p].push_back(layer);
@@ -82,7 +82,8 @@ Streamer::Streamer(const Model& model, Device& device, Ops& ops)
 void Streamer::fetch() {
   const StreamedPart& part = parts_[next_];
   auto slot = static_cast<size_t>(front_);
-  slots_->fill(front_, memory_.data() + slot * slot_bytes_, part.data, part.bytes);
+  slots_->fill(front_, memory_.data() + slot * slot_bytes_, model_.streamed_image() + part.offset,
+               part.bytes);
   content_[slot] = next_;
   front_ = (front_ + 1) % stream_slots;
   next_ = after(next_);

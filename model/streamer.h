@@ -17,18 +17,16 @@ class Model;
 
 constexpr int stream_slots = 2;
 
-/// A contiguous piece of the streamed weights in host memory.
+/// A contiguous piece of the streamed weights, which lie in host memory in the order of the file.
 struct StreamedPart {
-  const std::byte* data = nullptr;
-  uint64_t bytes = 0;
+  uint64_t offset = 0, bytes = 0;
   int64_t layer = 0;         ///< n_layer: a piece of the head
   int64_t first_output = 0;  ///< of the head's piece
   int64_t outputs = 0;
 };
 
-/// The parts of a model's streamed layers. `image`: where their tensors lie, in the order of the file.
-std::vector<StreamedPart> streamed_parts(const Config& config, const std::vector<LayerPlan>& plan,
-                                         const std::byte* image);
+/// The parts of a model's streamed layers.
+std::vector<StreamedPart> streamed_parts(const Config& config, const std::vector<LayerPlan>& plan);
 /// Device memory of one slot for them.
 uint64_t slot_bytes(const std::vector<StreamedPart>& parts);
 

@@ -54,6 +54,8 @@ class Device {
   /// Copies within this device's memory, and waits.
   virtual void copy(std::byte* to, const std::byte* from, size_t bytes) = 0;
 
+  /// Bytes of this device's memory that operators take after Ops::reserve().
+  [[nodiscard]] virtual uint64_t workspace_bytes(const Ops::Limits& limits) const = 0;
   /// Operators on this device with a queue of their own. One thread at a time may use them.
   virtual std::unique_ptr<Ops> make_ops() = 0;
   /// `slots` places to fill beside the queue of `ops`, which must live longer.

@@ -1,0 +1,123 @@
+#include "model/memory_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "core/error.h"
+#include "model/executor.h"
+#include "model/state.h"
+
+namespace rwkv {
+namespace {
+
+using Devices = std::span<const std::unique_ptr<Device>>;
+
+Device* device_of(const LayerPlan& plan, Devices devices) {
+  int id = plan.device == DeviceKind::cpu ? 0 : plan.device_index + 1;
+  auto found = std::ranges::find_if(devices, [&](const auto& d) { return d->id() == id; });
+  return found == devices.end() ? nullptr : found->get();
+}
+
+DeviceMemory& entry_of(std::vector<DeviceMemory>& all, Device* device) {
+  auto found = std::ranges::find(all, device, &DeviceMemory::device);
+  if (found != all.end()) return *found;
+  all.push_back({.device = device});
+  return all.back();
+}
+
+bool fits(const std::vector<DeviceMemory>& memory) {
+  return std::ranges::all_of(memory, [](const DeviceMemory& m) {
+    return m.device->id() == 0 || m.total() <= m.device->free_memory();
+  });
+}
+
+// The strategy with `count` resident layers in a segment; what is left is streamed when it is the last one.
+std::optional<Strategy> with_layers(const Strategy& strategy, size_t segment, int64_t count) {
+  Strategy s = strategy;
+  bool last = segment + 1 == s.segments.size();
+  s.segments[segment].layers = count;
+  s.segments[segment].stream = s.segments[segment].stream || last;
+  if (count == 0 && !s.segments[segment].stream)
+    s.segments.erase(s.segments.begin() + static_cast<std::ptrdiff_t>(segment));
+  if (std::ranges::count_if(s.segments, &Segment::stream) > 1) return std::nullopt;
+  return s;
+}
+
+std::string gigabytes(uint64_t bytes) { return fmt::format("{:.2f} GB", static_cast<double>(bytes) / 1e9); }
+
+}  // namespace
+
+std::vector<DeviceMemory> memory_plan(const Config& config, const std::vector<LayerPlan>& plan, int64_t chunk,
+                                      Devices devices) {
+  std::vector<DeviceMemory> all;
+  Extent extent = extent_of(plan, chunk);
+  for (size_t i = 0; i < plan.size(); i++) {
+    Device* device = device_of(plan[i], devices);
+    if (device == nullptr) throw Error(fmt::format("there is no device for layer {}", i));
+    DeviceMemory& m = entry_of(all, device);
+    if (static_cast<int64_t>(i) < config.n_layer) m.state += state_bytes(config);
+    m.activations =
+        activation_bytes(config, extent) + device->workspace_bytes(operator_limits(config, extent));
+  }
+  DeviceMemory& head = entry_of(all, device_of(plan.back(), devices));
+  if (head.device->id() != 0)
+    head.activations += static_cast<uint64_t>(logit_rows(config, extent) * config.n_vocab) * 4;
+  for (const ModelTensor& t : model_tensors(config, plan)) {
+    const LayerPlan& layer = plan[static_cast<size_t>(t.layer)];
+    bool host = t.spec.role == Role::table;
+    bool streamed = layer.streamed && !(t.layer == config.n_layer && t.spec.role == Role::vector);
+    if (host || !streamed) {
+      Device* device = host ? devices.front().get() : device_of(layer, devices);
+      entry_of(all, device).weights += static_cast<uint64_t>(t.form.bytes());
+    }
+  }
+  if (auto parts = streamed_parts(config, plan); !parts.empty()) {
+    const LayerPlan& layer = plan[static_cast<size_t>(parts.front().layer)];
+    entry_of(all, device_of(layer, devices)).slots = stream_slots * slot_bytes(parts);
+  }
+  return all;
+}
+
+Strategy fitting_strategy(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
+  auto works = [&](const std::optional<Strategy>& s) {
+    return s && fits(memory_plan(config, s->plan(config.layers()), chunk, devices));
+  };
+  if (works(strategy)) return strategy;
+  for (size_t segment = strategy.segments.size(); segment-- > 0;) {
+    if (strategy.segments[segment].device == DeviceKind::cpu) continue;
+    int64_t taken = 0;
+    for (const Segment& s : strategy.segments)
+      taken += &s == &strategy.segments[segment] ? 0 : s.layers.value_or(0);
+    int64_t low = 0, high = strategy.segments[segment].layers.value_or(config.layers() - taken);
+    if (!works(with_layers(strategy, segment, 0))) continue;
+    while (low < high) {  // the most layers that fit: more never fit when fewer do not
+      int64_t middle = (low + high + 1) / 2;
+      if (works(with_layers(strategy, segment, middle))) {
+        low = middle;
+      } else {
+        high = middle - 1;
+      }
+    }
+    return *with_layers(strategy, segment, low);
+  }
+  return {};
+}
+
+void check_device_memory(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
+  for (const DeviceMemory& m : memory_plan(config, strategy.plan(config.layers()), chunk, devices)) {
+    uint64_t free = m.device->free_memory();
+    if (m.device->id() == 0 || m.total() <= free) continue;
+    Strategy fitting = fitting_strategy(config, strategy, chunk, devices);
+    throw Error(fmt::format(
+        "strategy '{}': {} has {} free, but {} are needed (weights {}, slots {}, state {}, activations "
+        "{}); {}",
+        to_string(strategy), m.device->description(), gigabytes(free), gigabytes(m.total()),
+        gigabytes(m.weights), gigabytes(m.slots), gigabytes(m.state), gigabytes(m.activations),
+        fitting.segments.empty() ? "nothing fits: use a cpu strategy"
+                                 : fmt::format("fits with: {}", to_string(fitting))));
+  }
+}
+
+}  // namespace rwkv

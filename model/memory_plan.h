@@ -1,0 +1,42 @@
+// What a strategy takes of each device's memory, before anything is loaded.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/activations.h"
+#include "model/config.h"
+#include "model/strategy.h"
+#include "ops/device.h"
+
+namespace rwkv {
+
+/// Bytes on one device, for one executor and one state.
+struct DeviceMemory {
+  Device* device = nullptr;
+  uint64_t weights = 0;  ///< resident ones
+  uint64_t slots = 0;    ///< of the streamed ones
+  uint64_t state = 0;
+  uint64_t activations = 0;  ///< and logits, and what operators need
+
+  [[nodiscard]] uint64_t total() const { return weights + slots + state + activations; }
+};
+
+/// `devices`: the host, then CUDA devices, of which those of the plan must be there.
+std::vector<DeviceMemory> memory_plan(const Config& config, const std::vector<LayerPlan>& plan, int64_t chunk,
+                                      std::span<const std::unique_ptr<Device>> devices);
+
+/// Throws Error when a CUDA device has less memory free than the strategy needs, with the numbers and a
+/// strategy that fits, if there is one.
+void check_device_memory(const Config& config, const Strategy& strategy, int64_t chunk,
+                         std::span<const std::unique_ptr<Device>> devices);
+
+/// The same strategy with so many of the layers on the crowded CUDA device streamed that everything fits;
+/// empty when nothing does.
+Strategy fitting_strategy(const Config& config, const Strategy& strategy, int64_t chunk,
+                          std::span<const std::unique_ptr<Device>> devices);
+
+}  // namespace rwkv
