@@ -61,10 +61,12 @@ size_t padded(const Allocation& a) {
 }
 
 // Pages of an empty file: they fault even when their protection would allow an access, so that one call can
-// open a whole space and leave the gaps closed.
+// open a whole space and leave the gaps closed. Their place in the file is their address: so gaps that touch
+// are one mapping for the system, which slows down with the number of them and has a limit.
 void map_gap(char* begin, size_t bytes) {
   static const int file = memfd_create("emulated device", MFD_CLOEXEC);
-  if (mmap(begin, bytes, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file, 0) == MAP_FAILED) {
+  if (mmap(begin, bytes, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file,
+           reinterpret_cast<off_t>(begin)) == MAP_FAILED) {
     throw std::runtime_error("the emulated device cannot map its memory");
   }
 }
