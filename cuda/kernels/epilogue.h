@@ -45,6 +45,7 @@ struct EpilogueArguments {
   const float *bias, *a, *b;
   int64_t out_stride, a_stride, b_stride;
   Epilogue epilogue;
+  uint8_t padding[7] = {};  ///< what happens to be there might look like an address, which devices check
 };
 
 inline EpilogueArguments epilogue_arguments(const Product& p) {

@@ -14,6 +14,7 @@
 // once: 20 KB for a block. With larger matrices, and with fewer zeros, memory is the limit.
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/kernels/epilogue.h"
 #include "cuda/kernels/matvec.h"
@@ -42,12 +43,14 @@ struct Arguments {
   int64_t row_bytes, scale_bytes;  // of an input; a row of int8 begins with its scales
   const float* x;
   int inputs, outputs;
-  int piece;           // inputs of a block, a multiple of least_piece
+  int piece;  // inputs of a block, a multiple of least_piece
+  int with_tail;
   float* sums;         // [pieces, tiles * tile width]
   unsigned* counters;  // the tail's, then the tiles'
   EpilogueArguments epilogue;
   TailArguments tail;
 };
+static_assert(std::has_unique_object_representations_v<Arguments>, "nothing undefined goes to the device");
 
 struct Entry {
   int input;
@@ -162,12 +165,12 @@ __global__ void __launch_bounds__(norm_threads, 2) matvec_rows_kernel(const Argu
       store_result(a.epilogue, sum_of(a.sums + tile + i, stride, pieces), 0, tile + i);
     }
   }
-  if (a.tail.any() && last_to_arrive(a.counters, gridDim.x)) run_tail(a.tail);
+  if (a.with_tail != 0 && last_to_arrive(a.counters, gridDim.x)) run_tail(a.tail);
 }
 
 template <DType type>
 void launch_rows(Arguments& a, cudaStream_t stream) {
-  const int tiles = std::max((a.outputs + tile_width<type> - 1) / tile_width<type>, a.tail.any() ? 1 : 0);
+  const int tiles = std::max((a.outputs + tile_width<type> - 1) / tile_width<type>, a.with_tail);
   if (tiles == 0) return;
   const int least_pieces = std::max((a.inputs + least_piece - 1) / least_piece, 1);
   const int wanted = std::clamp(enough_blocks / tiles, 1, least_pieces);
@@ -206,6 +209,7 @@ void matvec_rows(const Product& product, const Tail& tail, const Workspace& work
   a.counters = workspace.counters;
   a.epilogue = epilogue_arguments(product);
   a.tail = tail_arguments(tail);
+  a.with_tail = a.tail.any() ? 1 : 0;
   switch (m.dtype) {
     case DType::f32:
       return launch_rows<DType::f32>(a, stream);

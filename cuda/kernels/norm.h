@@ -20,7 +20,7 @@ struct NormArguments {
   float* out;
   const float *weight, *bias;
   int64_t x_stride, out_stride;
-  int width;
+  int width, padding = 0;  ///< what happens to be there might look like an address, which devices check
 };
 
 /// token_shift as kernels take it.

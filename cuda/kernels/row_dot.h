@@ -27,6 +27,7 @@ struct WeightRows {
   int chunks;  ///< of 16 bytes that a row has, without those that are all padding
   int lanes;   ///< of a warp that share a row: 4, 8, 16 or 32
   DType type;
+  uint8_t padding[7] = {};  ///< what happens to be there might look like an address, which devices check
 };
 
 inline WeightRows weight_rows(const Tensor& weight) {

@@ -14,7 +14,7 @@ struct TailArguments {
   ShiftArguments shift;
   NormArguments norm;
 
-  __host__ __device__ [[nodiscard]] bool any() const { return shift.x != nullptr || norm.x != nullptr; }
+  [[nodiscard]] bool any() const { return shift.x != nullptr || norm.x != nullptr; }
 };
 
 inline TailArguments tail_arguments(const Tail& tail) {
