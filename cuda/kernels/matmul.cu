@@ -41,8 +41,8 @@ struct Operand {
   int inputs, padded;
 };
 struct Operands {
-  Operand list[max_products];
-  int count = 0;
+  Operand list[max_products] = {};
+  int64_t count = 0;
 };
 
 /// The exponent that brings the largest finite magnitude of a row into [2^14, 2^15); 0 for a row without.
@@ -138,7 +138,7 @@ class Preparation {
 
   std::byte *next_, *end_;
   int64_t tokens_;
-  Operands operands_;
+  Operands operands_{};
 };
 
 ChunkProduct chunk_product(const Product& p, Preparation& preparation) {
@@ -158,13 +158,13 @@ ChunkProduct chunk_product(const Product& p, Preparation& preparation) {
   if (m.dtype == DType::f32) {
     c.x = p.x.data;
     c.x_row_bytes = p.x.stride * 4;
-    c.x_aligned = reinterpret_cast<uintptr_t>(c.x) % 16 == 0 && c.x_row_bytes % 16 == 0;
+    c.x_aligned = reinterpret_cast<uintptr_t>(c.x) % 16 == 0 && c.x_row_bytes % 16 == 0 ? 1 : 0;
   } else if (c.inputs > 0) {
     const Operand& o = preparation.operand(p.x, m.dtype == DType::bf16);
     c.x = reinterpret_cast<const std::byte*>(o.to);
     c.exponents = o.exponents;
     c.x_row_bytes = int64_t{2} * o.padded;
-    c.x_aligned = true;
+    c.x_aligned = 1;
   }
   return c;
 }

@@ -23,7 +23,7 @@ struct ChunkProduct {
   int64_t block_bytes;  ///< cuda_blocks, int8: of 16 rows and their scales
   int64_t scale_bytes;  ///< int8: of a row's scales; in input_rows they are the beginning of the row
   int outputs, inputs;
-  bool x_aligned;  ///< rows of x are, to 16 bytes
+  int x_aligned;  ///< not 0: rows of x are, to 16 bytes
   unsigned first_tile;
   EpilogueArguments epilogue;
 };

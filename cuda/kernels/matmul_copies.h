@@ -83,7 +83,7 @@ struct XCopies {
         rows(place.tokens),
         first_input(first + chunk * chunk_weights<type>),
         inputs(p.inputs),
-        aligned(p.x_aligned) {
+        aligned(p.x_aligned != 0) {
     from = p.x + (place.first_token + row) * p.x_row_bytes +
            static_cast<int64_t>(first_input) * element_bytes<type>;
   }
