@@ -4,13 +4,17 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <limits>
 
 #include "apps/common/limits.h"
 #include "apps/common/model_option.h"
 #include "apps/common/program.h"
 #include "apps/common/progress.h"
 #include "core/json.h"
+#include "cuda/simulation.h"
+#include "model/auto_strategy.h"
 #include "model/executor.h"
+#include "model/memory_plan.h"
 
 namespace rwkv::apps {
 namespace {
@@ -19,17 +23,29 @@ using Clock = std::chrono::steady_clock;
 
 struct Options {
   ModelOptions model;
-  int64_t prompt_tokens = 256, decode_tokens = 32, chunk = 256;
+  int64_t prompt_tokens = 256, decode_tokens = 32;
   int repeats = 3;
   bool json = false;
+  double device_bandwidth = 1000, link_bandwidth = 25;  // GB/s, of emulated devices
+};
+
+// A decoded token on emulated devices.
+struct Simulated {
+  cuda::SimulatedWork work;  // of all tokens
+  double seconds = 0;        // per token
+  double bound = 0;          // what reading and fetching every weight once takes
+  double tokens = 0;
 };
 
 struct Result {
+  std::shared_ptr<const Model> model;
   double load_seconds = 0, prefill = 0, decode = 0, bandwidth = 0;
   uint64_t weight_bytes = 0;
   PeakMemory memory{};
   std::string strategy, device;
   int threads = 0;
+  std::vector<DeviceMemory> devices;  // CUDA devices
+  Simulated simulated;
 };
 
 double seconds_of(const std::function<void()>& action) {
@@ -54,15 +70,37 @@ std::vector<int32_t> some_tokens(int64_t count, int64_t vocab) {
   return tokens;
 }
 
+bool on_cuda(const Model& model) { return model.devices().size() > 1; }
+
+Simulated simulate(Executor& executor, State& state, std::span<const int32_t> tokens, std::span<float> logits,
+                   const Options& options) {
+  Simulated s;
+  const Model& model = executor.model();
+  auto decode = [&] {
+    for (const int32_t& token : tokens) executor.forward({&token, 1}, state, logits);
+  };
+  decode();  // so that the stream of weights is under way
+  cuda::take_simulated_work();
+  decode();
+  s.work = cuda::take_simulated_work();
+  s.tokens = static_cast<double>(tokens.size());
+  s.seconds = s.work.seconds / s.tokens;
+  s.bound = token_seconds(model.config(), model.plan(),
+                          {options.device_bandwidth * 1e9, options.link_bandwidth * 1e9,
+                           std::numeric_limits<double>::infinity()});
+  return s;
+}
+
 Result measure(const Options& options) {
   Result r;
-  std::shared_ptr<const Model> model;
-  r.load_seconds = seconds_of([&] { model = open_model(options.model); });
+  if (cuda::simulated()) cuda::set_bandwidths(options.device_bandwidth * 1e9, options.link_bandwidth * 1e9);
+  r.load_seconds = seconds_of([&] { r.model = open_model(options.model); });
+  const auto& model = r.model;
   r.strategy = to_string(model->strategy());
-  r.device = model->device(0).description();
-  r.threads = model->device(0).threads();
+  r.device = describe_devices(*model);
+  r.threads = model->devices().front()->threads();
   r.weight_bytes = model->weight_bytes_per_token();
-  Executor executor(model, std::min(options.chunk, options.prompt_tokens));
+  Executor executor(model, std::min(options.model.chunk, options.prompt_tokens));
   std::vector<float> logits(static_cast<size_t>(model->config().n_vocab));
   auto prompt = some_tokens(options.prompt_tokens, model->config().n_vocab);
   auto decoded = some_tokens(options.decode_tokens, model->config().n_vocab);
@@ -80,7 +118,15 @@ Result measure(const Options& options) {
   r.prefill = median(prefill);
   r.decode = median(decode);
   r.memory = measure_peak_memory();
-  r.bandwidth = measure_read_bandwidth(r.threads);
+  r.bandwidth = on_cuda(*model) ? measure_rates(model->devices()).device : measure_read_bandwidth(r.threads);
+  for (const DeviceMemory& m :
+       memory_plan(model->config(), model->plan(), executor.chunk(), model->devices())) {
+    if (m.device->id() != 0) r.devices.push_back(m);
+  }
+  if (on_cuda(*model) && cuda::simulated()) {
+    State state(model);
+    r.simulated = simulate(executor, state, decoded, logits, options);
+  }
   return r;
 }
 
@@ -96,7 +142,40 @@ void print_json(const Result& r) {
                          {"strategy", {r.strategy}},
                          {"device", {r.device}},
                          {"threads", {static_cast<uint64_t>(r.threads)}}};
+  uint64_t device_bytes = 0;
+  for (const DeviceMemory& m : r.devices) device_bytes += m.total();
+  if (!r.devices.empty()) object.emplace_back("device_bytes", Json{device_bytes});
+  if (const Simulated& s = r.simulated; s.tokens > 0) {
+    auto add = [&](const char* name, double value) { object.emplace_back(name, Json{value}); };
+    add("simulated_launches_per_token", static_cast<double>(s.work.launches) / s.tokens);
+    add("simulated_kernel_bytes_per_token", static_cast<double>(s.work.kernel_bytes) / s.tokens);
+    add("simulated_to_device_bytes_per_token", static_cast<double>(s.work.to_device_bytes) / s.tokens);
+    add("simulated_to_host_bytes_per_token", static_cast<double>(s.work.to_host_bytes) / s.tokens);
+    add("simulated_between_devices_bytes_per_token", static_cast<double>(s.work.between_bytes) / s.tokens);
+    add("simulated_seconds_per_token", s.seconds);
+    add("simulated_seconds_bound", s.bound);
+  }
   fmt::print("{}\n", to_string(Json{object}));
+}
+
+void print_device(const DeviceMemory& m) {
+  fmt::print("device     cuda:{}: {} of its memory: weights {}, slots {}, state {}, activations {}\n",
+             m.device->id() - 1, human_bytes(m.total()), human_bytes(m.weights), human_bytes(m.slots),
+             human_bytes(m.state), human_bytes(m.activations));
+}
+
+void print_simulated(const Simulated& s, const Options& options) {
+  auto per_token = [&](uint64_t count) { return static_cast<double>(count) / s.tokens; };
+  auto bytes = [&](uint64_t count) { return human_bytes(static_cast<uint64_t>(per_token(count))); };
+  fmt::print(
+      "simulated  a token: {:.1f} launches; kernels read {}; copies: {} to devices, {} to the host, {} "
+      "between\n",
+      per_token(s.work.launches), bytes(s.work.kernel_bytes), bytes(s.work.to_device_bytes),
+      bytes(s.work.to_host_bytes), bytes(s.work.between_bytes));
+  fmt::print(
+      "           {:.3f} ms at {:.0f} GB/s of the device and {:.0f} GB/s of the link, which bound it to "
+      "{:.3f} ms\n",
+      s.seconds * 1e3, options.device_bandwidth, options.link_bandwidth, s.bound * 1e3);
 }
 
 void print_table(const Result& r, const Options& options) {
@@ -104,7 +183,7 @@ void print_table(const Result& r, const Options& options) {
   fmt::print("strategy   {} on {}\n", r.strategy, r.device);
   fmt::print("load       {:.3f} s\n", r.load_seconds);
   fmt::print("prefill    {:.1f} tok/s ({} tokens, chunks of {})\n", r.prefill, options.prompt_tokens,
-             options.chunk);
+             options.model.chunk);
   fmt::print("decode     {:.2f} tok/s ({} tokens), {} of weights per token\n", r.decode,
              options.decode_tokens, human_bytes(r.weight_bytes));
   fmt::print("reading    {:.1f} GB/s, {:.0f}% of the {:.1f} GB/s that memory gives\n", reached / 1e9,
@@ -112,6 +191,8 @@ void print_table(const Result& r, const Options& options) {
   fmt::print("memory     {} at most, {} besides mapped files\n",
              human_bytes(static_cast<uint64_t>(r.memory.resident)),
              human_bytes(static_cast<uint64_t>(r.memory.without_files)));
+  for (const DeviceMemory& m : r.devices) print_device(m);
+  if (r.simulated.tokens > 0) print_simulated(r.simulated, options);
 }
 
 }  // namespace
@@ -135,10 +216,13 @@ int main(int argc, char** argv) {
             ->check(CLI::Range(1, 1 << 24));
         app.add_option("--decode-tokens", options.decode_tokens, "Tokens generated (default 32)")
             ->check(CLI::Range(1, 1 << 24));
-        app.add_option("--chunk", options.chunk, "Tokens that go through a layer at once (default 256)")
-            ->check(CLI::Range(1, 65536));
         app.add_option("--repeats", options.repeats, "Repetitions of which the median counts (default 3)")
             ->check(CLI::Range(1, 1000));
+        app.add_option("--device-bandwidth", options.device_bandwidth,
+                       "GB/s of an emulated CUDA device's memory (default 1000)")
+            ->check(finite_range(1e-3, 1e6));
+        app.add_option("--link-bandwidth", options.link_bandwidth, "GB/s of the link to it (default 25)")
+            ->check(finite_range(1e-3, 1e6));
         app.add_flag("--json", options.json, "One JSON object");
       },
       [&] {

@@ -26,7 +26,7 @@ struct Options {
   std::optional<float> top_p, presence, frequency;
   int top_k = 0;
   std::optional<uint64_t> seed;
-  int64_t chunk = 256, max_tokens = 4096;
+  int64_t max_tokens = 4096;
   std::string state, load, prompt;
   bool has_prompt = false;
 };
@@ -69,7 +69,7 @@ void greet(const Model& model, bool show_first_exchange) {
   const Config& c = model.config();
   std::string text =
       fmt::format("RWKV-{}, {} layers of width {}, {} tokens; {} on {}\n", name_of(c.version), c.n_layer,
-                  c.n_embd, c.n_vocab, to_string(model.strategy()), model.device(0).description());
+                  c.n_embd, c.n_vocab, to_string(model.strategy()), describe_devices(model));
   if (model.file().source() == demo_source) {
     text +=
         "This is a demo model of 2.5 million parameters, trained to answer questions about this software.\n"
@@ -97,7 +97,7 @@ void run(Options& options) {
 
   auto model = open_model(options.model);
   auto tokenizer = open_tokenizer(*model, options.model);
-  Executor executor(model, options.chunk);
+  Executor executor(model, options.model.chunk);
   Conversation conversation(executor, *tokenizer, start_of(options, executor, *tokenizer, model),
                             sampling_of(options), conversation_options(options.max_tokens));
   ChatLoop loop(conversation, model, dialogue ? ReplyStyle::dialogue : ReplyStyle::bare);
@@ -136,8 +136,6 @@ void define_options(CLI::App& app, Options& options) {
       ->check(finite_range(0, 1));
   app.add_option("--seed", options.seed, "Makes replies repeatable (default: another one each time)")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--chunk", options.chunk, "Tokens that go through a layer at once (default 256)")
-      ->check(CLI::Range(1, 65536));
   app.add_option("--max-tokens", options.max_tokens, "Tokens of one reply at most (default 4096)")
       ->check(CLI::Range(1, 1'000'000'000));
 }

@@ -18,7 +18,6 @@ namespace {
 struct Options {
   ModelOptions model;
   std::string tokens, output, state;
-  int64_t chunk = 256;
   bool last = false;
 };
 
@@ -34,10 +33,10 @@ void run(const Options& options) {
   if (tokens.empty()) throw Error(fmt::format("{}: no token ids", options.tokens));
   State state = options.state.empty() ? State(model) : load_session(options.state, model).state;
   check_not_input(options.output, {model->file().file.path(), options.tokens, options.state});
-  int64_t longest = std::min(options.chunk, static_cast<int64_t>(tokens.size()));
+  int64_t longest = std::min(options.model.chunk, static_cast<int64_t>(tokens.size()));
   Executor executor(model, longest);
   auto vocab = static_cast<size_t>(model->config().n_vocab);
-  auto chunk = static_cast<size_t>(options.chunk);
+  auto chunk = static_cast<size_t>(options.model.chunk);
   std::vector<float> logits(options.last ? vocab : std::min(chunk, tokens.size()) * vocab);
   OutputFile out(options.output);
   ProgressLine progress;
@@ -71,8 +70,6 @@ int main(int argc, char** argv) {
             ->required();
         app.add_option("--output", options.output, "File to write")->required();
         app.add_option("--state", options.state, "State file to start from")->check(not_empty());
-        app.add_option("--chunk", options.chunk, "Tokens that go through a layer at once (default 256)")
-            ->check(CLI::Range(1, 65536));
         app.add_flag("--last", options.last, "Only the logits after the last token");
       },
       [&] { run(options); });

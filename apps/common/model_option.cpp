@@ -8,7 +8,11 @@
 
 #include "apps/common/program.h"
 #include "apps/common/progress.h"
+#include "apps/common/terminal.h"
 #include "core/error.h"
+#include "cpu/cpu.h"
+#include "cuda/cuda.h"
+#include "model/auto_strategy.h"
 #include "model/checkpoint/convert.h"
 
 namespace rwkv::apps {
@@ -35,14 +39,30 @@ bool is_container(const MappedFile& file) {
   return bytes.size() > 9 && static_cast<char>(bytes[8]) == '{';
 }
 
-ModelFile open_file(const ModelOptions& options, ProgressLine& progress) {
+// What `auto` stands for on this machine.
+std::string resolve_strategy(const ModelOptions& options, const Config& config, const Strategy& made_for) {
+  if (options.strategy != "auto") return options.strategy;
+  std::vector<std::unique_ptr<Device>> devices;
+  devices.push_back(cpu::open(options.threads));
+  for (int i = 0; i < cuda::device_count(); i++) devices.push_back(cuda::open(i));
+  Strategy chosen = choose_strategy(config, made_for, options.chunk, measure_rates(devices), devices);
+  write_notice(fmt::format("strategy: {}\n", to_string(chosen)));
+  return to_string(chosen);
+}
+
+ModelFile open_file(const ModelOptions& options, LoadOptions& load, ProgressLine& progress) {
   MappedFile file = MappedFile::open(existing_checkpoint(options.model));
-  if (is_container(file)) return ModelFile::open(std::move(file));
+  if (is_container(file)) {
+    ModelFile model = ModelFile::open(std::move(file));
+    load.strategy = resolve_strategy(options, model.config, model.strategy);
+    return model;
+  }
   Checkpoint checkpoint = Checkpoint::open(file.path());
+  ModelCheckpoint model(checkpoint);
   ConvertOptions convert;
-  convert.strategy = options.strategy;
+  convert.strategy = resolve_strategy(options, model.config(), default_strategy(model));
   convert.threads = options.threads;
-  convert.vocabulary = find_vocabulary("", ModelCheckpoint(checkpoint).config().n_vocab);
+  convert.vocabulary = find_vocabulary("", model.config().n_vocab);
   convert.progress = [&](uint64_t done, uint64_t total) { progress.show("converting", done, total); };
   return convert_in_memory(checkpoint, convert);
 }
@@ -51,10 +71,13 @@ ModelFile open_file(const ModelOptions& options, ProgressLine& progress) {
 
 void add_model_options(CLI::App& app, ModelOptions& options, bool text) {
   app.add_option("MODEL", options.model, "A file made by rwkv-convert, or a .pth checkpoint")->required();
-  app.add_option(
-         "--strategy", options.strategy,
-         "Device and precision of each layer, such as 'cpu fp32i8 *2 -> cpu bf16' (default: the file's)")
+  app.add_option("--strategy", options.strategy,
+                 "Device and precision of each layer, such as 'cuda fp16i8 *20+' or 'cpu fp32i8 *2 -> cpu "
+                 "bf16', or auto: "
+                 "the fastest that fits (default: the file's)")
       ->check(not_empty());
+  app.add_option("--chunk", options.chunk, "Tokens that go through a layer at once (default 256)")
+      ->check(CLI::Range(1, 65536));
   app.add_option("--threads", options.threads, "Threads (default: one per physical core)")
       ->check(CLI::Range(1, 1024));
   if (text)
@@ -65,12 +88,24 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool text) {
 std::shared_ptr<const Model> open_model(const ModelOptions& options) {
   ProgressLine progress;
   LoadOptions load;
-  load.strategy = options.strategy;
   load.threads = options.threads;
+  load.chunk = options.chunk;
   load.progress = [&](const std::string& what, uint64_t done, uint64_t total) {
     progress.show(what, done, total);
   };
-  return Model::load(open_file(options, progress), load);
+  ModelFile file = open_file(options, load, progress);
+  return Model::load(std::move(file), load);
+}
+
+std::string describe_devices(const Model& model) {
+  std::string text;
+  const Device* last = nullptr;
+  for (int64_t i = 0; i < model.config().layers(); i++) {
+    const Device* device = &model.device(i);
+    if (device != last) text += (last == nullptr ? "" : ", ") + device->description();
+    last = device;
+  }
+  return text;
 }
 
 std::unique_ptr<Tokenizer> open_tokenizer(const Model& model, const ModelOptions& options) {

@@ -15,14 +15,18 @@ struct ModelOptions {
   std::string strategy;
   std::string vocabulary;
   int threads = 0;
+  int64_t chunk = 256;
 };
 
-/// MODEL, --strategy, --threads; with `text`, --vocab too.
+/// MODEL, --strategy (`auto` too), --threads, --chunk; with `text`, --vocab too.
 void add_model_options(CLI::App& app, ModelOptions& options, bool text);
 
-/// Opens a converted file, or a .pth (converted into memory first), with progress. NAME stands for NAME.pth
-/// too when only that exists.
+/// Opens a converted file, or a .pth (converted into memory first), with progress. Prints which strategy
+/// `auto` stands for. NAME stands for NAME.pth too when only that exists.
 std::shared_ptr<const Model> open_model(const ModelOptions& options);
+
+/// The devices of a model's layers, such as "cuda:0 (...), cpu (avx2, 4 threads)".
+std::string describe_devices(const Model& model);
 
 /// The tokenizer of --vocab, or of the model file. Throws Error that says what to do when there is none.
 std::unique_ptr<Tokenizer> open_tokenizer(const Model& model, const ModelOptions& options);

@@ -38,10 +38,6 @@ struct Plan {
   uint64_t header_bytes = 0, total_bytes = 0;
 };
 
-std::string default_strategy(const ModelCheckpoint& model) {
-  return fmt::format("cpu {}", name_of(model.find("emb.weight")->dtype));
-}
-
 void check_vocabulary(const MappedFile& vocabulary, Plan& plan) {
   int64_t size = make_tokenizer(vocabulary.bytes(), vocabulary.path())->size();
   if (size > plan.report.config.n_vocab) {
@@ -70,7 +66,7 @@ Plan make_plan(const Checkpoint& checkpoint, const ConvertOptions& options) {
   ConvertReport& report = plan.report;
   report.config = plan.model.config();
   report.strategy =
-      Strategy::parse(options.strategy.empty() ? default_strategy(plan.model) : options.strategy);
+      options.strategy.empty() ? default_strategy(plan.model) : Strategy::parse(options.strategy);
   report.plan = report.strategy.plan(report.config.layers());
   plan.tensors = model_tensors(report.config, report.plan);
   for (const ModelTensor& t : plan.tensors) plan.entries.push_back(entry_of(t));
@@ -154,6 +150,10 @@ void write_model(Plan& plan, const ConvertOptions& options, const WriteAt& write
 }
 
 }  // namespace
+
+Strategy default_strategy(const ModelCheckpoint& model) {
+  return Strategy::parse(fmt::format("cpu {}", name_of(model.find("emb.weight")->dtype)));
+}
 
 ConvertReport convert_model(const Checkpoint& checkpoint, const std::string& path,
                             const ConvertOptions& options) {

@@ -27,6 +27,9 @@ struct ConvertReport {
   std::vector<std::string> warnings;  ///< NaN and infinite weights, a vocabulary that does not fit
 };
 
+/// What a checkpoint is converted for without a strategy: its own precision on the CPU.
+Strategy default_strategy(const ModelCheckpoint& model);
+
 /// Writes a model file; needs memory for a few rows of one tensor beside the mapped checkpoint. The file
 /// appears when it is complete. Throws Error.
 ConvertReport convert_model(const Checkpoint& checkpoint, const std::string& path,
