@@ -161,6 +161,10 @@ void CudaOps::do_token_shift(const TokenShift& shift) {
         fmt::format("token_shift: {} mixes; a CUDA device takes at most {}", shift.mixes.size(), max_mixes));
   }
   if (pending_.end_in(shift.x)) return launch_pending({.shift = &shift});
+  if (shift.x.rows() == 0) {
+    return queue().copy(shift.normalized.data, shift.state.data, static_cast<size_t>(shift.x.cols()) * 4,
+                        cudaMemcpyDeviceToDevice);
+  }
   cuda::token_shift(shift, queue().stream());
 }
 

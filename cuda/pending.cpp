@@ -37,11 +37,10 @@ bool Pending::feed(std::span<const Tensor> inputs, std::initializer_list<Tensor>
   if (count_ == 0 || count_ > inputs.size()) return false;
   auto good = [&](const Product& p) {
     auto is_out = [&p](const Tensor& t) { return t.data == p.out.data; };
-    auto is_read = [&p](const Tensor& t) {
-      return overlap(t, p.x) || overlap(t, p.bias) || overlap(t, p.a) || overlap(t, p.b);
-    };
-    return p.weight.layout == Layout::cuda_blocks && p.epilogue != Epilogue::add &&
-           p.epilogue != Epilogue::gated_add && p.out.cols() == inputs[0].cols() &&
+    auto is_read = [&p](const Tensor& t) { return overlap(t, p.x) || overlap(t, p.bias); };
+    const bool is_function = p.epilogue != Epilogue::add && p.epilogue != Epilogue::gated_add &&
+                             p.epilogue != Epilogue::biased_mix;  // those read what is at the output or a, b
+    return p.weight.layout == Layout::cuda_blocks && is_function && p.out.cols() == inputs[0].cols() &&
            std::ranges::count_if(inputs, is_out) == 1 &&
            std::ranges::count_if(products(), [&](const Product& q) { return is_out(q.out); }) == 1 &&
            std::ranges::none_of(others, [&p](const Tensor& t) { return overlap(t, p.out); }) &&

@@ -99,7 +99,7 @@ Estimates expected_row(const ProductCase& c, int64_t t, Rounding rounding) {
   return outputs_of(c, t, [&](int64_t o) { return dot(x, c.weight.row(o)); });
 }
 
-/// To the significant bits of fp16.
+/// To the significant bits of fp16, with any exponent.
 float round_to_half(float x) {
   if (!std::isfinite(x)) return x;
   int exponent = 0;
@@ -124,7 +124,7 @@ Estimates expected_row_among(const ProductCase& c, int64_t t) {
     std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
     double sum = 0;
     for (float& w : weights) {
-      if (c.layout.dtype == DType::i8) w = round_to_half(w);
+      if (c.layout.dtype == DType::i8) w = to_float(to_half(w));
       sum += std::abs(w);
     }
     Estimate product = dot(x, weights);
