@@ -29,7 +29,7 @@ struct Scheduling {
 struct BlockCounters {
   uint64_t barriers = 0, warp_primitives = 0;
 };
-BlockCounters& block_counters();
+const BlockCounters& block_counters();
 
 /// Runs the kernel; what went wrong, if anything. `name` is the kernel's.
 Failure run_grid(const Kernel& kernel, const cudaLaunchConfig_t& config, const char* name,

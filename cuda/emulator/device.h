@@ -67,8 +67,9 @@ void fence();
 extern uint64_t loaded_bytes;
 /// Of a load or store.
 [[noreturn]] void stop_at_misaligned(const void* address, size_t bytes);
-int lane();
-int block_threads();
+/// The number of the running thread in its block.
+extern unsigned running_thread;
+inline int lane() { return static_cast<int>(running_thread % 32); }
 
 template <class T>
 T shuffle(unsigned mask, T value, int source, Site site) {

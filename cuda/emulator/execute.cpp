@@ -49,7 +49,6 @@ void run_kernel(Work& work, int device) {
                                       : std::max(max_static_shared, s.settings.shared_memory)};
   memory::open(1u << device | s.peers[static_cast<size_t>(device)]);
   catch_faults();
-  block_counters() = {};
   loaded_bytes = 0;
   const Failure failure = run_grid(work.kernel, work.config, name.c_str(), scheduling);
   const BlockCounters& counted = block_counters();

@@ -23,7 +23,6 @@ __attribute__((weak)) void __tsan_release(void* address);
 
 // Saves what a call preserves, changes stacks, and goes on there. `ret`, not a jump: the processor foresees
 // it.
-extern "C" void emulator_switch_stack(void** save, void* to);
 #if defined(__x86_64__)
 asm(R"(
 .text
@@ -77,13 +76,6 @@ void allocate_stack(Fiber& fiber) {
   fiber.bytes = bytes - offset;
 }
 
-void end_switch(Fiber& arrived) {
-  if (__sanitizer_finish_switch_fiber == nullptr) return;
-  const void* bottom = nullptr;
-  size_t bytes = 0;
-  __sanitizer_finish_switch_fiber(arrived.fake_stack, &bottom, &bytes);
-}
-
 // The bounds of this thread's stack, which take a while to find.
 Fiber own_stack() {
   Fiber fiber;
@@ -119,13 +111,20 @@ void adopt_thread(Fiber& fiber) {
   if (messenger == nullptr) messenger = __tsan_create_fiber(0);
 }
 
-void switch_fiber(Fiber& from, Fiber& to, bool finished) {
+const bool switches_are_watched = __sanitizer_start_switch_fiber != nullptr || detects_races();
+
+void begin_switch(Fiber& from, const Fiber& to, bool finished) {
   if (__sanitizer_start_switch_fiber != nullptr) {
     __sanitizer_start_switch_fiber(finished ? nullptr : &from.fake_stack, to.stack, to.bytes);
   }
   if (detects_races()) __tsan_switch_to_fiber(to.race_context, 1);  // 1: no order between the two follows
-  emulator_switch_stack(&from.stack_pointer, to.stack_pointer);
-  end_switch(from);
+}
+
+void end_switch(Fiber& arrived) {
+  if (__sanitizer_finish_switch_fiber == nullptr) return;
+  const void* bottom = nullptr;
+  size_t bytes = 0;
+  __sanitizer_finish_switch_fiber(arrived.fake_stack, &bottom, &bytes);
 }
 
 void begin_fiber() {
@@ -134,6 +133,7 @@ void begin_fiber() {
 }
 
 void abandon(Fiber& fiber) {
+  fiber.stack_pointer = nullptr;
   forget_frames(fiber);
   if (fiber.race_context == nullptr) return;
   __tsan_destroy_fiber(fiber.race_context);

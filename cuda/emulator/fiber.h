@@ -9,8 +9,8 @@ namespace emulator {
 constexpr size_t stack_guard = 64 * 1024;
 
 struct Fiber {
-  void* stack_pointer = nullptr;
-  char* stack = nullptr;  // lowest address; stack_guard bytes below it fault
+  void* stack_pointer = nullptr;  // null: it must be prepared
+  char* stack = nullptr;          // lowest address; stack_guard bytes below it fault
   size_t bytes = 0;
   void* fake_stack = nullptr;    // the address sanitizer's
   void* race_context = nullptr;  // the thread sanitizer's
@@ -24,8 +24,17 @@ bool detects_races();
 void prepare(Fiber& fiber, void (*entry)());
 /// The fiber that this thread is running on by itself, to switch back to.
 void adopt_thread(Fiber& fiber);
+extern "C" void emulator_switch_stack(void** save, void* to);
+/// Whether a sanitizer wants to know of switches.
+extern const bool switches_are_watched;
+void begin_switch(Fiber& from, const Fiber& to, bool finished);
+void end_switch(Fiber& arrived);
 /// `finished`: nobody will switch back to `from`.
-void switch_fiber(Fiber& from, Fiber& to, bool finished);
+inline void switch_fiber(Fiber& from, Fiber& to, bool finished) {
+  if (switches_are_watched) begin_switch(from, to, finished);
+  emulator_switch_stack(&from.stack_pointer, to.stack_pointer);
+  if (switches_are_watched) end_switch(from);
+}
 /// First thing that an entry function calls.
 void begin_fiber();
 /// For a fiber that was left in the middle of its work.

@@ -7,7 +7,7 @@ namespace emulator {
 
 class Random {
  public:
-  explicit Random(uint64_t seed = 1) : state_(seed) {}
+  constexpr explicit Random(uint64_t seed = 1) : state_(seed) {}
   uint64_t next() {
     state_ += 0x9e3779b97f4a7c15;
     uint64_t z = state_;
@@ -15,8 +15,8 @@ class Random {
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
     return z ^ (z >> 31);
   }
-  /// From 0 to count - 1.
-  uint64_t below(uint64_t count) { return next() % count; }
+  /// From 0 to count - 1; count is at most 2^32.
+  uint64_t below(uint64_t count) { return (next() >> 32) * count >> 32; }
 
  private:
   uint64_t state_;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 
 #include "cuda/emulator/device.h"
 #include "cuda/emulator/include/vector_types.h"
@@ -236,7 +237,6 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   static_assert(sizeof...(P) == sizeof...(A), "the kernel has another number of parameters");
   static_assert((!std::is_reference_v<P> && ...), "a kernel takes its parameters by value");
   static_assert((std::is_trivially_copyable_v<P> && ...), "a kernel's parameters are copied byte by byte");
-  const emulator::InRuntime mark;
   using Call = emulator::Call<P...>;
   auto call = std::make_shared<Call>(Call{kernel, {static_cast<P>(arguments)...}});
   const auto list = std::apply(
@@ -245,7 +245,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
             emulator::Argument{&argument, sizeof(argument)}..., emulator::Argument{}};
       },
       call->arguments);
-  return emulator::launch(*config, {reinterpret_cast<const void*>(kernel), &Call::run, call}, list.data(),
-                          static_cast<int>(sizeof...(P)));
+  // The last reference is dropped where the launches of all host threads are in order.
+  return emulator::launch(*config, {reinterpret_cast<const void*>(kernel), &Call::run, std::move(call)},
+                          list.data(), static_cast<int>(sizeof...(P)));
 }
 // NOLINTEND(readability-identifier-naming)
