@@ -17,6 +17,11 @@ __device__ inline float relu_squared(float x) {
   return positive * positive;
 }
 
+/// Whether activate() wants the bias.
+inline bool has_bias(Epilogue epilogue) {
+  return epilogue == Epilogue::biased_sigmoid || epilogue == Epilogue::decay6 || epilogue == Epilogue::decay7;
+}
+
 /// What an epilogue without operands, or with none but the bias, makes of y, which includes the bias.
 __device__ inline float activate(Epilogue epilogue, float y) {
   switch (epilogue) {

@@ -174,7 +174,8 @@ struct RegisterState {
 /// The state of larger heads stays where it is: no multiprocessor has the registers.
 struct MemoryState {
   static constexpr int groups = max_head_size / 32, padded = max_head_size;
-  static constexpr int columns = 96, unrolled = 1;  // 256 threads, which may have all the registers
+  static constexpr int columns = 64;  // few threads, which may have all the registers
+  static constexpr int unrolled = 1;
 
   StatePlace place;
 
@@ -428,7 +429,7 @@ RecurrenceArguments<Version> recurrence_arguments(const Tensor* const (&inputs)[
     while (input < Version::inputs && inputs[input]->data != p.out.data) input++;
     if (input == Version::inputs || a.low_ranks == max_low_rank || a.tokens != 1)
       throw Error("a low-rank product is none of this token's inputs of the recurrence");
-    a.inputs[input] = token_rows(p.bias);
+    a.inputs[input] = has_bias(p.epilogue) ? token_rows(p.bias) : TokenRows{};
     a.product[input] = a.low_ranks;
     a.epilogue[input] = p.epilogue;
     a.low_rank[a.low_ranks++] = {weight_rows(p.weight), p.x.f32()};

@@ -66,6 +66,16 @@ std::vector<float> finish(const DeviceTensor& out, std::initializer_list<const D
 /// The rows of a dense matrix that belong to some tokens.
 std::vector<float> rows_of(Floats matrix, int64_t width, Range tokens);
 
+/// Sequences with inputs, and places of them, that follow from the seed.
+Sequence layer_norm_sequence(int64_t tokens, int64_t width, int64_t seed, bool in_place);
+Sequence token_shift_sequence(int64_t tokens, int64_t width, int64_t mixes, int64_t seed);
+struct Heads {
+  int64_t heads, size, tokens;
+};
+Sequence wkv4_sequence(int64_t width, int64_t tokens, int64_t seed);
+Sequence wkv5_sequence(Heads shape, bool decay_per_token, int64_t seed);
+Sequence wkv7_sequence(Heads shape, int64_t seed);
+
 void check_embed(const Implementation& implementation);
 void check_layer_norm(const Implementation& implementation);
 void check_token_shift(const Implementation& implementation);

@@ -9,9 +9,6 @@
 namespace rwkv::test {
 namespace {
 
-struct Heads {
-  int64_t heads, size, tokens;
-};
 constexpr Heads head_shapes[] = {{1, 8, 1},    {3, 8, 13}, {2, 16, 12}, {3, 24, 5}, {1, 32, 3},  {5, 32, 11},
                                  {1, 64, 100}, {3, 64, 5}, {6, 64, 25}, {2, 96, 2}, {2, 96, 12}, {1, 128, 13},
                                  {3, 128, 5},  {7, 10, 3}, {2, 17, 2},  {2, 1, 5},  {1, 256, 2}, {8, 16, 64}};
@@ -109,6 +106,8 @@ std::vector<float> mapped(std::vector<float> values, double (*f)(double)) {
   return values;
 }
 
+}  // namespace
+
 Sequence wkv4_sequence(int64_t width, int64_t tokens, int64_t seed) {
   Random random(static_cast<uint64_t>(seed));
   Inputs in(width, seed);
@@ -139,10 +138,14 @@ Sequence wkv4_sequence(int64_t width, int64_t tokens, int64_t seed) {
   return s;
 }
 
+namespace {
+
 /// Zeros, as before the first token, or anything.
 std::vector<float> head_state(Random& random, Heads shape, int64_t seed) {
   return random.normals(shape.heads * shape.size * shape.size, seed % 3 == 0 ? 0 : 0.5);
 }
+
+}  // namespace
 
 Sequence wkv5_sequence(Heads shape, bool decay_per_token, int64_t seed) {
   int64_t heads = shape.heads, size = shape.size, tokens = shape.tokens;
@@ -184,6 +187,8 @@ Sequence wkv5_sequence(Heads shape, bool decay_per_token, int64_t seed) {
   return s;
 }
 
+namespace {
+
 Inputs wkv7_inputs(Random& random, Heads shape, int64_t seed) {
   int64_t heads = shape.heads, size = shape.size, tokens = shape.tokens;
   int64_t width = heads * size, all = tokens * width;
@@ -204,6 +209,8 @@ Inputs wkv7_inputs(Random& random, Heads shape, int64_t seed) {
   if (seed % 5 == 4) in.last("v") = NAN;
   return in;
 }
+
+}  // namespace
 
 Sequence wkv7_sequence(Heads shape, int64_t seed) {
   int64_t heads = shape.heads, size = shape.size, tokens = shape.tokens;
@@ -242,6 +249,8 @@ Sequence wkv7_sequence(Heads shape, int64_t seed) {
   };
   return s;
 }
+
+namespace {
 
 template <class MakeSequence>
 void check_heads(const Implementation& implementation, MakeSequence make_sequence) {

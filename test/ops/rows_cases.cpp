@@ -45,6 +45,8 @@ std::vector<float> rows(Random& random, int64_t tokens, int64_t width) {
   return x;
 }
 
+}  // namespace
+
 Sequence layer_norm_sequence(int64_t tokens, int64_t width, int64_t seed, bool in_place) {
   Random random(static_cast<uint64_t>(seed));
   std::vector<float> x = rows(random, tokens, width), weight = random.normals(width),
@@ -121,8 +123,6 @@ Sequence token_shift_sequence(int64_t tokens, int64_t width, int64_t mixes, int6
   };
   return s;
 }
-
-}  // namespace
 
 void check_embed(const Implementation& implementation) {
   Random random(1);
