@@ -12,6 +12,7 @@ namespace rwkv::test {
 struct Devices {
   int count = 1;
   size_t memory = size_t{1} << 30;  ///< bytes of each emulated device
+  int first_run = 0;  ///< which of the runs comes first: a test of many cases need not run each in every way
 };
 
 /// Whether memory, order and time are the emulator's.

@@ -23,7 +23,7 @@ void on_devices(const Devices& devices, int runs, const std::function<void()>& t
   emulator::Settings settings;
   settings.devices = devices.count;
   settings.device_memory = devices.memory;
-  for (int run = 0; run < runs; run++) {
+  for (int run = devices.first_run; run < devices.first_run + runs; run++) {
     settings.seed = static_cast<uint64_t>(run) + 1;
     settings.order = orders[run % 4];
     settings.streams = policies[(run + run / 4) % 4];
