@@ -32,7 +32,7 @@ __device__ inline bool last_to_arrive(unsigned* counter, unsigned blocks) {
   if (threadIdx.x == 0) {
     __threadfence();
     last[0] = atomicAdd(counter, 1u) == blocks - 1 ? 1 : 0;
-    if (last[0] != 0) *counter = 0;
+    if (last[0] != 0) atomicExch(counter, 0u);
     __threadfence();
   }
   __syncthreads();
