@@ -1,11 +1,18 @@
 // What tests ask of the emulated device: how it behaves, what it counted, what it found, what shall fail.
 //
 // The device is hostile within what the CUDA runtime allows. Work in streams runs when the policy says, never
-// at the call; copies from pinned memory read it when they run; cudaFree does not wait. Fresh device, pinned
-// and shared memory holds 0xFF bytes (NaN in every float type). Device memory is out of the host's reach, and
-// a kernel's access outside live allocations, a barrier that not all threads reach, a warp primitive that a
-// named lane does not reach, and memory freed under pending work end the launch with an error that stays, as
-// on a device. Everything follows from the settings: the same seed gives the same run.
+// at the call; copies from pinned memory read it when they run. cudaFree, which on a device waits for all
+// work, does not: a program must not rely on that. Fresh device, pinned and shared memory holds 0xFF bytes
+// (NaN in every float type). Device memory is out of the host's reach, and a kernel's access outside live
+// allocations, a barrier that not all threads reach, a warp primitive that a named lane does not reach, and
+// memory freed under pending work end the launch with an error that stays, as on a device.
+//
+// While a stream is captured, whatever may be forbidden is: in the strict modes to allocate, release or
+// register memory, to ask or wait for events, to wait for a device; to wait for an event from outside the
+// capture, even one never recorded; to copy pageable memory. The nodes of a launched graph are work of
+// streams, in any order that the graph allows.
+//
+// Everything follows from the settings: the same seed gives the same run.
 //
 // Calls may come from several host threads; they run one after another.
 #pragma once
@@ -113,8 +120,5 @@ enum class Operation {
 void fail_call(Operation operation, int n, cudaError_t error);
 /// How many such calls there were since the settings, so that a test can let each of them fail.
 int calls(Operation operation);
-
-/// Whether this thread is in a call of the runtime: what is allocated there is not the program's doing.
-bool inside_runtime();
 
 }  // namespace emulator

@@ -21,41 +21,31 @@ struct Brain16 {
 
 constexpr uint16_t canonical_nan = 0x7fff;
 
-enum class Rounding { nearest, zero, down, up };
-
-/// Rounds any double at once. Works on the 53-bit significand, so it needs no second rounding through float.
+/// Rounds any double at once, to nearest even. Works on the 53-bit significand, so it needs no second
+/// rounding through float.
 template <class F>
-constexpr uint16_t round_to(double value, Rounding rounding = Rounding::nearest) {
+constexpr uint16_t round_to(double value) {
   const uint64_t word = std::bit_cast<uint64_t>(value);
-  const bool negative = word >> 63 != 0;
-  const auto sign = static_cast<uint16_t>(negative ? 0x8000 : 0);
+  const auto sign = static_cast<uint16_t>(word >> 63 != 0 ? 0x8000 : 0);
   const uint64_t magnitude = word & ~(uint64_t{1} << 63);
-  const bool away = rounding == (negative ? Rounding::down : Rounding::up);
   if (magnitude > 0x7ff0000000000000) return canonical_nan;
-  if (magnitude == 0x7ff0000000000000) return sign | F::infinity;
-  if (magnitude == 0) return sign;
   int exponent = static_cast<int>(magnitude >> 52) - 1023;
-  if (exponent == -1023)
-    return static_cast<uint16_t>(sign | (away ? 1 : 0));  // a subnormal double is tiny here
+  // Less than half of the smallest number; zero and subnormal doubles are.
+  if (exponent < F::min_exponent - F::mantissa_bits - 1) return sign;
   const uint64_t significand = (magnitude & 0xfffffffffffff) | uint64_t{1} << 52;
   int dropped = 52 - F::mantissa_bits;
   if (exponent < F::min_exponent) {
     dropped += F::min_exponent - exponent;
     exponent = F::min_exponent - 1;
   }
-  uint64_t kept = dropped > 60 ? 0 : significand >> dropped;
-  const uint64_t lost = dropped > 60 ? 1 : significand & ((uint64_t{1} << dropped) - 1);
-  const uint64_t half = dropped > 60 ? 2 : uint64_t{1} << (dropped - 1);
-  if (rounding == Rounding::nearest ? lost > half || (lost == half && kept % 2 == 1) : lost != 0 && away)
-    kept++;
+  uint64_t kept = significand >> dropped;
+  const uint64_t lost = significand & ((uint64_t{1} << dropped) - 1);
+  const uint64_t half = uint64_t{1} << (dropped - 1);
+  if (lost > half || (lost == half && kept % 2 == 1)) kept++;
   // A normal number's leading bit adds one to its exponent field; so does a carry.
   const int field = exponent < F::min_exponent ? 0 : exponent - F::min_exponent;
   const uint64_t bits = (static_cast<uint64_t>(field) << F::mantissa_bits) + kept;
-  if (bits >= F::infinity) {
-    const bool overflows = rounding == Rounding::nearest || away;
-    return static_cast<uint16_t>(sign | (overflows ? F::infinity : F::infinity - 1));
-  }
-  return static_cast<uint16_t>(sign | bits);
+  return static_cast<uint16_t>(sign | (bits >= F::infinity ? F::infinity : bits));
 }
 
 template <class F>

@@ -13,10 +13,6 @@ using __nv_bfloat162 = emulator::Float16x2<emulator::Brain16>;
 
 inline __nv_bfloat16 __float2bfloat16(float a) { return __nv_bfloat16(a); }
 inline __nv_bfloat16 __float2bfloat16_rn(float a) { return __nv_bfloat16(a); }
-inline __nv_bfloat16 __float2bfloat16_rz(float a) {
-  return __nv_bfloat16::from_bits(
-      emulator::round_to<emulator::Brain16>(static_cast<double>(a), emulator::Rounding::zero));
-}
 inline __nv_bfloat16 __double2bfloat16(double a) { return __nv_bfloat16(a); }
 inline float __bfloat162float(__nv_bfloat16 a) { return static_cast<float>(a); }
 inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short a) { return __nv_bfloat16::from_bits(a); }

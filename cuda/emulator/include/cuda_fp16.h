@@ -15,18 +15,6 @@ using half2 = __half2;
 
 inline __half __float2half(float a) { return __half(a); }
 inline __half __float2half_rn(float a) { return __half(a); }
-inline __half __float2half_rz(float a) {
-  return __half::from_bits(
-      emulator::round_to<emulator::Binary16>(static_cast<double>(a), emulator::Rounding::zero));
-}
-inline __half __float2half_rd(float a) {
-  return __half::from_bits(
-      emulator::round_to<emulator::Binary16>(static_cast<double>(a), emulator::Rounding::down));
-}
-inline __half __float2half_ru(float a) {
-  return __half::from_bits(
-      emulator::round_to<emulator::Binary16>(static_cast<double>(a), emulator::Rounding::up));
-}
 inline __half __double2half(double a) { return __half(a); }
 inline float __half2float(__half a) { return static_cast<float>(a); }
 inline __half __ushort_as_half(unsigned short a) { return __half::from_bits(a); }

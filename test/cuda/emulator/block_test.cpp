@@ -107,6 +107,21 @@ __global__ void different_primitives(float* out) {
   out[threadIdx.x] = 1;
 }
 
+// Lanes of a warp meet at a barrier wherever it stands, but shuffle at one place.
+template <bool correct>
+__global__ void branch_primitives(const float* in, float* out) {
+  float value = in[threadIdx.x];
+  if (threadIdx.x % 2 == 0) {
+    __syncwarp();
+    if (!correct) value = __shfl_xor_sync(full, value, 1);
+  } else {
+    __syncwarp();
+    if (!correct) value = __shfl_xor_sync(full, value, 1);
+  }
+  if (correct) value = __shfl_xor_sync(full, value, 1);
+  out[threadIdx.x] = value;
+}
+
 // A shuffle may read lanes outside the mask; using the value is the mistake.
 template <bool correct>
 __global__ void outside_mask(const float* in, float* out) {
@@ -229,6 +244,9 @@ TEST_CASE("lanes of a mask that meet at different primitives are reported") {
   const std::vector<float> ones(32, 1);
   always("different_primitives<false>", 32, ones, WITHOUT_INPUT(different_primitives<false>), 10);
   always("", 32, ones, WITHOUT_INPUT(different_primitives<true>));
+  const auto swapped = mapped(32, [](size_t i) { return i ^ 1; });
+  always("branch_primitives<false>", 32, swapped, WITH_INPUT(branch_primitives<false>), 10);
+  always("", 32, swapped, WITH_INPUT(branch_primitives<true>));
 }
 
 TEST_CASE("a value from outside the mask is poison") {

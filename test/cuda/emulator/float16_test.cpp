@@ -103,10 +103,6 @@ TEST_CASE("16-bit numbers have their values, and round back to themselves") {
   CHECK(__float2half(NAN).bits == 0x7fff);
   CHECK(__float2half(65520.0f).bits == 0x7c00);
   CHECK(__float2half(65519.0f).bits == 0x7bff);
-  CHECK(__float2half_rz(1e30f).bits == 0x7bff);
-  CHECK(__float2half_ru(-1e30f).bits == 0xfbff);
-  CHECK(__float2half_ru(1e-30f).bits == 1);
-  CHECK(__float2half_rd(1e-30f).bits == 0);
 }
 
 TEST_CASE("any double rounds to the nearest 16-bit number at once") {

@@ -1,155 +1,147 @@
-// The emulator's half types against the toolkit's, bit by bit; compiled where a toolkit is installed.
+// The emulated device's 16-bit types, numbers and sizes against the toolkit's, bit by bit; compiled where a
+// toolkit is installed.
 #include "test/cuda/emulator/toolkit.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include <cuda_runtime.h>
 #include <doctest/doctest.h>
 
 #include <bit>
-#include <vector>
 
 #include "cuda/emulator/random.h"
+#include "test/cuda/emulator/toolkit_calls.h"
+#include "test/cuda/emulator/toolkit_constants.h"
 
 namespace rwkv::test::toolkit {
 
 namespace {
 
-template <class F>
-emulator::Float16<F> from_bits(uint64_t bits) {
-  return emulator::Float16<F>::from_bits(static_cast<uint16_t>(bits));
+template <class... T>
+std::vector<long long> own_numbers(T... values) {
+  return {static_cast<long long>(values)...};
 }
 
-template <class F>
-uint16_t binary(Binary operation, emulator::Float16<F> a, emulator::Float16<F> b) {
-  switch (operation) {
-    case Binary::add:
-      return __hadd(a, b).bits;
-    case Binary::subtract:
-      return __hsub(a, b).bits;
-    case Binary::multiply:
-      return __hmul(a, b).bits;
-    case Binary::divide:
-      return __hdiv(a, b).bits;
-    case Binary::max:
-      return __hmax(a, b).bits;
-    case Binary::min:
-      return __hmin(a, b).bits;
-  }
-  return 0;
+int differences(Convert call, uint64_t bits) {
+  return (HalfCalls::convert(call, bits) != convert_half(call, bits) ? 1 : 0) +
+         (BrainCalls::convert(call, bits) != convert_bfloat16(call, bits) ? 1 : 0);
 }
 
-template <class F>
-uint16_t unary(Unary operation, emulator::Float16<F> a) {
-  switch (operation) {
-    case Unary::negate:
-      return __hneg(a).bits;
-    case Unary::absolute:
-      return __habs(a).bits;
-    case Unary::is_nan:
-      return __hisnan(a) ? 1 : 0;
-  }
-  return 0;
+int differences(Calculate call, uint64_t a, uint64_t b) {
+  return (calculate<HalfCalls>(call, a, b) != calculate_half(call, a, b) ? 1 : 0) +
+         (calculate<BrainCalls>(call, a, b) != calculate_bfloat16(call, a, b) ? 1 : 0);
 }
-
-constexpr Binary binaries[] = {Binary::add,    Binary::subtract, Binary::multiply,
-                               Binary::divide, Binary::max,      Binary::min};
-constexpr Unary unaries[] = {Unary::negate, Unary::absolute, Unary::is_nan};
-constexpr Rounding roundings[] = {Rounding::nearest, Rounding::zero, Rounding::down, Rounding::up};
 
 // Every 977th pattern of 32 bits, and both neighbours of each half's halfway points.
 template <class Check>
 void for_floats(Check check) {
-  for (uint64_t bits = 0; bits < uint64_t{1} << 32; bits += 977)
-    check(std::bit_cast<float>(static_cast<uint32_t>(bits)));
-  for (uint32_t half = 0; half < 0x10000; half++) {
-    for (const uint32_t low : {0x0u, 0x1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu})
-      check(std::bit_cast<float>(half << 16 | low));
+  for (uint64_t bits = 0; bits < uint64_t{1} << 32; bits += 977) check(bits);
+  for (uint64_t half = 0; half < 0x10000; half++) {
+    for (const uint64_t low : {0x0u, 0x1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) check(half << 16 | low);
   }
-  for (uint32_t bits = 0; bits < 0x10000; bits++) {
-    const uint32_t middle =
-        0x33000000u + (bits << 12);  // half's subnormal and normal numbers and their middles
-    for (const uint32_t sign : {0u, 0x80000000u}) {
-      for (const uint32_t pattern : {middle - 1, middle, middle + 1})
-        check(std::bit_cast<float>(pattern | sign));
+  for (uint64_t bits = 0; bits < 0x10000; bits++) {
+    // half's subnormal and normal numbers and their middles
+    const uint64_t middle = 0x33000000u + (bits << 12);
+    for (const uint64_t sign : {0u, 0x80000000u}) {
+      for (const uint64_t pattern : {middle - 1, middle, middle + 1}) check(pattern | sign);
     }
   }
+}
+
+// Few bits set, so that many lie at or next to a middle of 16-bit numbers.
+uint64_t sparse_double(emulator::Random& random) {
+  const uint64_t sparse = random.next() & random.next() & random.next();
+  const uint64_t exponent = 1023 - 140 + random.below(280);
+  return (exponent << 52) | (sparse & 0xfffffffffffff) | (sparse >> 63 << 63);
 }
 
 }  // namespace
 
 TEST_SUITE_BEGIN("emulator");
 
-TEST_CASE("16-bit numbers widen as the toolkit widens them, all of them") {
-  int different = 0;
-  for (uint32_t bits = 0; bits < 0x10000; bits++) {
-    const auto half = static_cast<uint16_t>(bits);
-    different += std::bit_cast<uint32_t>(__half2float(__ushort_as_half(half))) !=
-                 std::bit_cast<uint32_t>(half_to_float(half));
-    different += std::bit_cast<uint32_t>(__bfloat162float(__ushort_as_bfloat16(half))) !=
-                 std::bit_cast<uint32_t>(bfloat16_to_float(half));
-  }
-  CHECK(different == 0);
-}
-
-TEST_CASE("floats round to 16 bits as in the toolkit, in every direction") {
-  for (const Rounding rounding : roundings) {
+TEST_CASE("all 16-bit numbers convert as the toolkit converts them") {
+  for (const Convert call :
+       {Convert::from_bits, Convert::to_bits, Convert::to_float, Convert::cast_to_float, Convert::twice,
+        Convert::pair, Convert::low_to_float, Convert::high_to_float, Convert::pair_to_float2}) {
     int different = 0;
-    const auto own = static_cast<emulator::Rounding>(rounding);
-    for_floats([&](float value) {
-      different +=
-          emulator::round_to<emulator::Binary16>(static_cast<double>(value), own) != to_half(value, rounding);
-      different += emulator::round_to<emulator::Brain16>(static_cast<double>(value), own) !=
-                   to_bfloat16(value, rounding);
-    });
+    for (uint64_t bits = 0; bits < 0x10000; bits++) {
+      different += differences(call, bits | (bits * 40503 & 0xffff) << 16);
+    }
+    INFO("call ", static_cast<int>(call));
     CHECK(different == 0);
   }
 }
 
-TEST_CASE("doubles round to 16 bits once") {
+TEST_CASE("floats round to 16 bits as in the toolkit") {
+  for (const Convert call : {Convert::from_float, Convert::from_float_rn, Convert::construct_from_float,
+                             Convert::twice_from_float}) {
+    int different = 0;
+    for_floats([&](uint64_t bits) { different += differences(call, bits); });
+    INFO("call ", static_cast<int>(call));
+    CHECK(different == 0);
+  }
+}
+
+TEST_CASE("doubles, integers and pairs of floats round to 16 bits once") {
   emulator::Random random(3);
   int different = 0;
   for (int i = 0; i < 1000000; i++) {
-    // Few bits set, so that many lie at or next to a middle.
-    const uint64_t sparse = random.next() & random.next() & random.next();
-    const uint64_t exponent = 1023 - 140 + random.below(280);
-    const double value =
-        std::bit_cast<double>((exponent << 52) | (sparse & 0xfffffffffffff) | (sparse >> 63 << 63));
-    different += __double2half(value).bits != double_to_half(value);
-    different += __double2bfloat16(value).bits != double_to_bfloat16(value);
+    const uint64_t bits = sparse_double(random), word = random.next();
+    different += differences(Convert::from_double, bits);
+    different += differences(Convert::construct_from_double, bits);
+    different += differences(Convert::construct_from_int, (word & 0xffffffff) >> (word >> 59));
+    different += differences(Convert::pair_from_floats, word);
+    different += differences(Convert::pair_from_float2, word);
+  }
+  for (int64_t i = -70000; i <= 70000; i++) {
+    different += differences(Convert::construct_from_int, static_cast<uint32_t>(i));
   }
   CHECK(different == 0);
 }
 
-TEST_CASE("16-bit arithmetic gives the toolkit's bits") {
+TEST_CASE("16-bit arithmetic and comparisons give the toolkit's bits") {
   emulator::Random random(5);
-  for (const Binary operation : binaries) {
-    int different_half = 0, different_bfloat16 = 0;
-    for (int i = 0; i < 500000; i++) {
-      const uint64_t bits = random.next();
-      const auto a = static_cast<uint16_t>(bits), b = static_cast<uint16_t>(bits >> 16);
-      different_half += binary(operation, from_bits<emulator::Binary16>(a),
-                               from_bits<emulator::Binary16>(b)) != half_binary(operation, a, b);
-      different_bfloat16 += binary(operation, from_bits<emulator::Brain16>(a),
-                                   from_bits<emulator::Brain16>(b)) != bfloat16_binary(operation, a, b);
+  for (const Calculate call :
+       {Calculate::add, Calculate::subtract, Calculate::multiply, Calculate::divide, Calculate::add_operator,
+        Calculate::subtract_operator, Calculate::multiply_operator, Calculate::divide_operator,
+        Calculate::add_pairs, Calculate::subtract_pairs, Calculate::multiply_pairs, Calculate::max,
+        Calculate::min, Calculate::compare}) {
+    int different = 0;
+    for (int i = 0; i < 300000; i++) {
+      const uint64_t bits = random.next(), a = bits & 0xffffffff, b = bits >> 32;
+      different += differences(call, a, b);
+      different += differences(call, a, i % 2 == 0 ? a : a ^ 0x80008000);
     }
-    INFO("operation ", static_cast<int>(operation));
-    CHECK(different_half == 0);
-    CHECK(different_bfloat16 == 0);
+    // Zeros, the smallest, the largest, infinities and NaNs of both types, with both signs.
+    for (const uint64_t a :
+         {0x0u, 0x1u, 0x3ffu, 0x400u, 0x7bffu, 0x7c00u, 0x7e00u, 0x7f7fu, 0x7f80u, 0x7fffu}) {
+      for (const uint64_t b :
+           {0x0u, 0x1u, 0x3ffu, 0x400u, 0x7bffu, 0x7c00u, 0x7e00u, 0x7f7fu, 0x7f80u, 0x7fffu}) {
+        for (const uint64_t signs : {0x0u, 0x8000u, 0x80000000u, 0x80008000u}) {
+          different += differences(call, a << 16 | a, (b << 16 | b) ^ signs);
+          different += differences(call, (a << 16 | a) ^ 0x80008000, (b << 16 | b) ^ signs);
+        }
+      }
+    }
+    INFO("call ", static_cast<int>(call));
+    CHECK(different == 0);
   }
 }
 
-TEST_CASE("sign and NaN of 16-bit numbers are the toolkit's, and pairs keep their order") {
+TEST_CASE("sign and NaN of all 16-bit numbers are the toolkit's") {
   int different = 0;
-  for (uint32_t bits = 0; bits < 0x10000; bits++) {
-    const auto a = static_cast<uint16_t>(bits);
-    for (const Unary operation : unaries) {
-      different += unary(operation, from_bits<emulator::Binary16>(a)) != half_unary(operation, a);
-      different += unary(operation, from_bits<emulator::Brain16>(a)) != bfloat16_unary(operation, a);
-    }
+  for (uint64_t bits = 0; bits < 0x10000; bits++) {
+    for (const Calculate call : {Calculate::negate, Calculate::absolute, Calculate::is_nan})
+      different += differences(call, bits, 0);
   }
   CHECK(different == 0);
-  CHECK(std::bit_cast<uint32_t>(__floats2half2_rn(1.5f, -2.25f)) == to_half2(1.5f, -2.25f));
-  CHECK(std::bit_cast<uint32_t>(__floats2bfloat162_rn(1.5f, -2.25f)) == to_bfloat162(1.5f, -2.25f));
+}
+
+TEST_CASE("numbers of errors, kinds, flags and attributes, and sizes of types are the toolkit's") {
+  const std::vector<long long> own = own_numbers(TOOLKIT_CONSTANTS), toolkits = constants();
+  REQUIRE(own.size() == toolkits.size());
+  for (size_t i = 0; i < own.size(); i++) {
+    INFO("number ", i, " of the list");
+    CHECK(own[i] == toolkits[i]);
+  }
 }
 
 TEST_SUITE_END();
