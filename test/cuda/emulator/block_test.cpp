@@ -111,7 +111,7 @@ __global__ void different_primitives(float* out) {
 template <bool correct>
 __global__ void branch_primitives(const float* in, float* out) {
   float value = in[threadIdx.x];
-  if (threadIdx.x % 2 == 0) {
+  if (threadIdx.x % 2 == 0) {  // NOLINT(bugprone-branch-clone)
     __syncwarp();
     if (!correct) value = __shfl_xor_sync(full, value, 1);
   } else {

@@ -14,6 +14,10 @@ constexpr auto strict = cudaStreamCaptureModeThreadLocal;
 __global__ void fill(float* out, float value) { out[threadIdx.x] = value; }
 __global__ void add(float* out, const float* in) { out[threadIdx.x] += in[threadIdx.x]; }
 
+void start_fill(cudaStream_t stream, float* out, float value) {
+  launch_in(stream, fill, 1, count, 0, out, value);
+}
+
 struct Program {
   cudaStream_t compute = nullptr, transfer = nullptr;
   cudaEvent_t fork = nullptr, filled = nullptr, free = nullptr;
@@ -32,9 +36,6 @@ struct Program {
   }
 
   void fill_pinned(float value) const { std::fill(pinned, pinned + count, value); }
-  void start_fill(cudaStream_t stream, float* out, float value) const {
-    launch_in(stream, emulated::fill, 1, count, 0, out, value);
-  }
   void start_add(cudaStream_t stream) const {
     launch_in(stream, add, 1, count, 0, sum, static_cast<const float*>(slot));
   }
@@ -55,7 +56,7 @@ struct Program {
     REQUIRE(cudaGraphDestroy(graph) == cudaSuccess);
   }
   cudaError_t run(cudaStream_t stream) const { return cudaGraphLaunch(executable, stream); }
-  cudaStreamCaptureStatus status() const {
+  [[nodiscard]] cudaStreamCaptureStatus status() const {
     cudaStreamCaptureStatus result{};
     CHECK(cudaStreamIsCapturing(compute, &result) == cudaSuccess);
     return result;
@@ -79,7 +80,7 @@ bool wait_for_filled(bool correct) {
   p.fork_transfer();
   p.start_copy(p.transfer);
   cudaEventRecord(p.filled, p.transfer);
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   if (correct) cudaStreamWaitEvent(p.compute, p.filled);
   p.start_add(p.compute);
   cudaStreamWaitEvent(p.compute, p.filled);
@@ -92,8 +93,8 @@ bool wait_for_filled(bool correct) {
 bool wait_for_free(bool correct) {
   Program p;
   p.begin();
-  p.start_fill(p.compute, p.slot, 5);
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.slot, 5);
+  start_fill(p.compute, p.sum, 1);
   p.fork_transfer();
   p.start_add(p.compute);
   cudaEventRecord(p.free, p.compute);
@@ -109,7 +110,7 @@ bool wait_for_free(bool correct) {
 // Pinned memory is read when the node runs, not when it is captured or launched.
 bool reuse_pinned(bool correct) {
   Program p;
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   p.begin();
   p.start_copy(p.compute);
   p.start_add(p.compute);
@@ -131,7 +132,7 @@ bool wait_before_launch(bool correct) {
   p.end();
   p.start_copy(p.transfer);
   cudaEventRecord(p.filled, p.transfer);
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   if (correct) cudaStreamWaitEvent(p.compute, p.filled);
   p.run(p.compute);
   return sum_is(p, 4);
@@ -147,7 +148,7 @@ bool work_after_launch(bool correct) {
   cudaEventRecord(p.filled, p.transfer);
   cudaStreamWaitEvent(p.compute, p.filled);
   p.end();
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   p.run(correct ? p.compute : p.transfer);
   p.start_add(p.compute);
   return sum_is(p, 4);
@@ -221,14 +222,14 @@ TEST_CASE("captured work runs when the graph is launched, each time, with the ar
     p.begin();
     CHECK(p.status() == cudaStreamCaptureStatusActive);
     float value = 2;
-    p.start_fill(p.compute, p.slot, value);
+    start_fill(p.compute, p.slot, value);
     value = 9;
     p.start_add(p.compute);
     cudaMemsetAsync(p.slot, 0, bytes, p.compute);
     cudaMemcpyAsync(p.slot, p.sum, bytes, cudaMemcpyDeviceToDevice, p.compute);
     p.end();
     CHECK(p.status() == cudaStreamCaptureStatusNone);
-    p.start_fill(p.compute, p.sum, 1);
+    start_fill(p.compute, p.sum, 1);
     CHECK(sum_is(p, 1));
     CHECK(emulator::counters().launches == 1);
     for (int i = 0; i < 3; i++) CHECK(p.run(i % 2 == 0 ? p.compute : p.transfer) == cudaSuccess);
@@ -256,8 +257,8 @@ TEST_CASE("launches of one executable graph follow each other, whatever their st
     p.start_add(p.compute);
     cudaMemcpyAsync(p.slot, p.sum, bytes, cudaMemcpyDeviceToDevice, p.compute);
     p.end();
-    p.start_fill(p.compute, p.sum, 1);
-    p.start_fill(p.compute, p.slot, 1);
+    start_fill(p.compute, p.sum, 1);
+    start_fill(p.compute, p.slot, 1);
     cudaStreamSynchronize(p.compute);
     for (int i = 0; i < 4; i++) p.run(i % 2 == 0 ? p.compute : p.transfer);
     cudaStreamSynchronize(p.transfer);
@@ -337,7 +338,7 @@ TEST_CASE("what a graph cannot hold is an error of the call and of the end of th
     emulator::configure(quiet());
     Program p(cudaStreamDefault);
     p.begin();
-    p.start_fill(p.compute, p.slot, 1);
+    start_fill(p.compute, p.slot, 1);
     CAPTURE(cudaGetErrorName(one.error));
     CAPTURE(&one - forbidden);
     CHECK(one.call(p) == one.error);
@@ -347,7 +348,7 @@ TEST_CASE("what a graph cannot hold is an error of the call and of the end of th
     cudaGraph_t graph = reinterpret_cast<cudaGraph_t>(&p);  // NOLINT: a value to be overwritten
     CHECK(cudaStreamEndCapture(p.compute, &graph) == cudaErrorStreamCaptureInvalidated);
     CHECK(graph == nullptr);
-    p.start_fill(p.compute, p.sum, 6);
+    start_fill(p.compute, p.sum, 6);
     CHECK(sum_is(p, 6));
     CHECK(emulator::live().graphs == 0);
   }
@@ -524,7 +525,7 @@ TEST_CASE("a graph spans devices, and is launched into a stream of either") {
   cudaMemcpyPeerAsync(p.slot, 0, there, 1, bytes, other);
   cudaEventRecord(done, other);
   cudaSetDevice(0);
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   cudaStreamWaitEvent(p.compute, done);
   p.start_add(p.compute);
   p.end();
@@ -547,7 +548,7 @@ TEST_CASE("the simulated clock charges kernels in graphs less, and lets branches
   p.fork_transfer();
   p.start_copy(p.transfer);
   cudaEventRecord(p.filled, p.transfer);
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   cudaStreamWaitEvent(p.compute, p.filled);
   p.start_add(p.compute);
   p.end();
@@ -557,7 +558,7 @@ TEST_CASE("the simulated clock charges kernels in graphs less, and lets branches
   p.run(p.compute);
   CHECK(emulator::simulated_seconds() == doctest::Approx(12));
   emulator::reset_counters();
-  p.start_fill(p.compute, p.sum, 1);
+  start_fill(p.compute, p.sum, 1);
   CHECK(emulator::simulated_seconds() == doctest::Approx(3));
 }
 
