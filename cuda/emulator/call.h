@@ -30,6 +30,7 @@ inline cudaError_t remember(cudaError_t error) {
 /// Does a call: `body` returns an error.
 template <class Body>
 cudaError_t call(Operation operation, Body body) {
+  const InRuntime mark;
   const std::lock_guard<std::recursive_mutex> lock(runtime_lock());
   cudaError_t error = begin_call(operation);
   if (error == cudaSuccess) {
@@ -44,6 +45,7 @@ cudaError_t call(Operation operation, Body body) {
 /// so that Live tells what a program forgot.
 template <class Body>
 cudaError_t release_call(Operation operation, Body body) {
+  const InRuntime mark;
   const std::lock_guard<std::recursive_mutex> lock(runtime_lock());
   const cudaError_t error = begin_call(operation);
   if (!state().settings.driver || state().settings.devices == 0) return remember(error);

@@ -189,6 +189,10 @@ void fail_call(Operation operation, int n, cudaError_t error) {
   state().planned = {operation, state().calls[static_cast<size_t>(operation)] + n, error};
 }
 
+thread_local int InRuntime::depth = 0;
+
+bool inside_runtime() { return InRuntime::depth > 0; }
+
 int calls(Operation operation) {
   const std::lock_guard<std::recursive_mutex> lock(runtime_lock());
   return state().calls[static_cast<size_t>(operation)];

@@ -121,4 +121,7 @@ void fail_call(Operation operation, int n, cudaError_t error);
 /// How many such calls there were since the settings, so that a test can let each of them fail.
 int calls(Operation operation);
 
+/// Whether this thread is in a call of the runtime: what is allocated there is not the program's doing.
+bool inside_runtime();
+
 }  // namespace emulator

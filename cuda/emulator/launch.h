@@ -9,6 +9,15 @@
 
 namespace emulator {
 
+/// Marks what this thread does in the runtime and not in the program (inside_runtime() of control.h).
+struct InRuntime {
+  static thread_local int depth;
+  InRuntime() { depth++; }
+  ~InRuntime() { depth--; }
+  InRuntime(const InRuntime&) = delete;
+  InRuntime& operator=(const InRuntime&) = delete;
+};
+
 /// The bytes of one argument of a launch.
 struct Argument {
   const void* data;

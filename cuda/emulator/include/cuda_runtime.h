@@ -237,6 +237,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   static_assert(sizeof...(P) == sizeof...(A), "the kernel has another number of parameters");
   static_assert((!std::is_reference_v<P> && ...), "a kernel takes its parameters by value");
   static_assert((std::is_trivially_copyable_v<P> && ...), "a kernel's parameters are copied byte by byte");
+  const emulator::InRuntime mark;
   using Call = emulator::Call<P...>;
   auto call = std::make_shared<Call>(Call{kernel, {static_cast<P>(arguments)...}});
   const auto list = std::apply(
