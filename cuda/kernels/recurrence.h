@@ -66,7 +66,7 @@ struct RecurrenceArguments {
 template <class Version, int padded>
 struct alignas(16) Token {
   float row[Version::rows][padded];
-  float bonus;
+  float bonus[32];  // one number, for each lane of the token's warp: the token's lanes share nothing here
 };
 
 // --- Four columns of four keys each ---
@@ -234,7 +234,7 @@ __device__ inline void finish_token(const RecurrenceArguments<Version>& a, int64
   for (int q = 0; q < padded / 32; q++) {
     const int channel = lane + 32 * q;
     y[q] = t.row[Version::y][channel];
-    if (Version::bonus_first) y[q] = fmaf(t.bonus, t.row[Version::value][channel], y[q]);
+    if (Version::bonus_first) y[q] = fmaf(t.bonus[lane], t.row[Version::value][channel], y[q]);
     if (channel < size) sum += y[q];
   }
   const auto count = static_cast<float>(size);
@@ -250,7 +250,7 @@ __device__ inline void finish_token(const RecurrenceArguments<Version>& a, int64
     const int channel = lane + 32 * q;
     float result =
         fmaf((y[q] - mean) * scale, vectors[Version::weight][channel], vectors[Version::bias][channel]);
-    if (!Version::bonus_first) result = fmaf(t.bonus, t.row[Version::value][channel], result);
+    if (!Version::bonus_first) result = fmaf(t.bonus[lane], t.row[Version::value][channel], result);
     if (a.gated) result *= t.row[Version::gate_row][channel];
     if (channel < size) out[channel] = result;
   }
@@ -357,7 +357,6 @@ __global__ void __launch_bounds__(max_threads<State>, 1) chunk_kernel(Recurrence
       Arrived<Version, padded> arrived;
       if (token < a.tokens) load_token(a, token, arrived);
       if (done >= 0 && done < a.tokens) finish_token<Version, padded>(a, done, fresh[slot], vectors);
-      __syncwarp();
       if (token < a.tokens) Version::template prepare<padded>(a, arrived, vectors, fresh[slot]);
     } else {
       for (int i = 0, t = (step - 1) * slots; i < slots; i++, t++) {

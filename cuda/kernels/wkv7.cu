@@ -1,10 +1,11 @@
 // RWKV-7's recurrence.
 //
-// For a token and a head of N channels: 10 N^2 operations on the state (five multiply-adds for each element),
-// which stays in registers, so that a chunk of T tokens moves 8 N^2 bytes of state and 9 * 4 N bytes for each
-// token: the limit is arithmetic, 5 N^2 / 128 cycles of a multiprocessor for each token (160 for N = 64), as
-// long as there are heads for all of them. One token is bound by memory: its 8 N^2 bytes and its low-rank
-// rows, 2 N bytes for each unit of rank.
+// For a token and a head of N channels: 9 N^2 operations on the state (four multiply-adds and a product for
+// each element), which stays in registers, so that a chunk of T tokens moves 8 N^2 bytes of state and 9 * 4 N
+// bytes for each token. The limit is the multiprocessor: 5 N^2 / 128 cycles of arithmetic, and beside it as
+// many of shared memory (a number of it serves four columns) and 1.5 N of shuffles: 256 cycles for N = 64, as
+// long as there are heads for all multiprocessors. One token is bound by memory: its 8 N^2 bytes, and 2 N for
+// each unit of rank of 16-bit low-rank matrices.
 #include "cuda/kernels/kernels.h"
 #include "cuda/kernels/recurrence.h"
 
@@ -41,8 +42,7 @@ struct Version7 {
     }
     const float length = sqrtf(warp_sum(squares));
     const float scale = 1.0f / (length < 1e-12f ? 1e-12f : length);
-    bonus = warp_sum(bonus);
-    if (lane == 0) t.bonus = bonus;
+    t.bonus[lane] = warp_sum(bonus);
 #pragma unroll
     for (int q = 0; q < padded / 32; q++) {
       const float unit = kk[q] * scale;
