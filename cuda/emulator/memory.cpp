@@ -31,6 +31,7 @@ struct Space {
   size_t next = 0;  // where the next allocation's pages begin
   size_t used = 0;  // as a device counts
   bool open = false;
+  std::map<char*, Allocation*> live;  // by the beginning of their pages
 };
 
 std::array<Space, max_devices + 1> spaces;  // the last is pinned memory
@@ -61,10 +62,12 @@ size_t padded(const Allocation& a) {
 }
 
 // Pages of an empty file: they fault even when their protection would allow an access, so that one call can
-// open a whole space and leave the gaps closed.
+// open a whole space and leave the gaps closed. Their place in the file is their address: so gaps that touch
+// are one mapping for the system, which slows down with the number of them and has a limit.
 void map_gap(char* begin, size_t bytes) {
   static const int file = memfd_create("emulated device", MFD_CLOEXEC);
-  if (mmap(begin, bytes, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file, 0) == MAP_FAILED) {
+  if (mmap(begin, bytes, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file,
+           reinterpret_cast<off_t>(begin)) == MAP_FAILED) {
     throw std::runtime_error("the emulated device cannot map its memory");
   }
 }
@@ -84,10 +87,18 @@ void begin_space(Space& space) {
   space.next = page;
 }
 
+// Allocations that are close to each other in one call; what lies between them stays closed by itself.
 void protect(Space& space, bool open) {
-  if (space.open == open || space.next == 0) return;
-  if (mprotect(space.begin, space.next, open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0) {
-    throw std::runtime_error("the emulated device cannot protect its memory");
+  if (space.open == open) return;
+  constexpr ptrdiff_t close = 1 << 20;
+  for (auto next = space.live.begin(); next != space.live.end();) {
+    char *begin = next->first, *end = begin;
+    for (; next != space.live.end() && next->first - end < close; ++next) {
+      end = next->first + round_up(padded(*next->second), page);
+    }
+    if (mprotect(begin, static_cast<size_t>(end - begin), open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0) {
+      throw std::runtime_error("the emulated device cannot protect its memory");
+    }
   }
   space.open = open;
 }
@@ -116,8 +127,6 @@ void* allocate(int space_number, size_t bytes) {
   Allocation a{nullptr, bytes, space_number, last_number + 1, true};
   const size_t pages = round_up(padded(a), page);
   if (space.next + pages + page > space_bytes) return nullptr;
-  const bool was_open = space.open;
-  protect(space, false);
   char* begin = space.begin + space.next;
   map_pages(begin, pages);
   map_gap(begin + pages, page);
@@ -127,15 +136,12 @@ void* allocate(int space_number, size_t bytes) {
     __asan_poison_memory_region(begin, static_cast<size_t>(a.begin - begin));
     __asan_poison_memory_region(a.begin + bytes, padded(a) - bytes);
   }
-  if (space_number != pinned) mprotect(begin, pages, PROT_NONE);
+  if (space_number != pinned && !space.open) mprotect(begin, pages, PROT_NONE);
   space.next += pages + page;
   space.used += counted;
   last_number++;
-  if (space_number != pinned) {
-    peak_bytes = std::max(peak_bytes, space.used);
-    protect(space, was_open);
-  }
-  allocations[a.begin] = a;
+  if (space_number != pinned) peak_bytes = std::max(peak_bytes, space.used);
+  space.live[begin] = &(allocations[a.begin] = a);
   return a.begin;
 }
 
@@ -151,6 +157,7 @@ bool release(void* address, bool device_memory) {
   if (__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(end - pages, pages);
   map_gap(end - pages, pages);
   space_of(a.space).used -= round_up(a.bytes, granule);
+  space_of(a.space).live.erase(end - pages);
   return true;
 }
 
@@ -259,10 +266,12 @@ std::string describe(const void* address) {
 
 std::string damage() {
   if (__asan_poison_memory_region != nullptr) return "";  // seen already, by line
-  for (const auto& [begin, a] : allocations) {
-    if (!a.live || a.space == pinned || !space_of(a.space).open) continue;
-    for (size_t i = a.bytes; i < padded(a); i++) {
-      if (static_cast<unsigned char>(a.begin[i]) != 0xff) return "a write to " + describe(a.begin + i);
+  for (const Space& space : spaces) {
+    if (!space.open) continue;
+    for (const auto& [pages, a] : space.live) {
+      for (size_t i = a->bytes; i < padded(*a); i++) {
+        if (static_cast<unsigned char>(a->begin[i]) != 0xff) return "a write to " + describe(a->begin + i);
+      }
     }
   }
   return "";
