@@ -19,9 +19,8 @@ Staging::Staging(int device)
 
 void Staging::reserve(size_t bytes) {
   if (bytes <= piece_bytes_) return;
-  for (const Piece& piece : ring_) piece.used.synchronize();
   const auto size = static_cast<size_t>(round_up(static_cast<int64_t>(std::max(bytes, smallest_piece)), 64));
-  memory_ = allocate_pinned(device_, size * pieces);
+  memory_ = allocate_pinned(device_, size * pieces);  // the old pieces go when the device is done
   piece_bytes_ = size;
   for (size_t i = 0; i < pieces; i++) ring_[i].data = memory_.data() + i * size;
 }

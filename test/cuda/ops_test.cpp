@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <functional>
+
 #include "cuda/cuda.h"
 #include "test/cuda/device_under_test.h"
 #include "test/ops/operator_cases.h"
@@ -19,6 +21,24 @@ Implementation implementation() {
   return {std::move(devices), {std::begin(layouts), std::end(layouts)}, Rounding::cuda};
 }
 
+/// Some cases take long on emulated devices: under the settings of one run of on_device() alone.
+void in_run(int index, const std::function<void()>& test) {
+  int run = 0;
+  on_device(index + 1, [&] {
+    if (run++ == index || !emulated()) test();
+  });
+}
+
+/// Each layout and type under other settings.
+void for_matrices(const std::function<void(Layout, DType)>& test) {
+  int index = 0;
+  for (Layout layout : layouts) {
+    for (DType dtype : types) {
+      in_run(index++, [&] { test(layout, dtype); });
+    }
+  }
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("cuda");
@@ -27,47 +47,37 @@ TEST_CASE("embed") {
   on_device(4, [] { check_embed(implementation()); });
 }
 TEST_CASE("layer_norm") {
-  on_device(1, [] { check_layer_norm(implementation()); });
+  in_run(3, [] { check_layer_norm(implementation()); });
 }
 TEST_CASE("token_shift") {
-  on_device(1, [] { check_token_shift(implementation()); });
+  in_run(7, [] { check_token_shift(implementation()); });
 }
 TEST_CASE("matmul: all layouts and types") {
-  on_device(1, [] {
-    Implementation all = implementation();
-    for (Layout layout : layouts) {
-      for (DType dtype : types) check_matmul(all, layout, dtype);
-    }
-  });
+  for_matrices([](Layout layout, DType dtype) { check_matmul(implementation(), layout, dtype); });
 }
 TEST_CASE("matmul: all epilogues") {
-  on_device(1, [] {
-    Implementation all = implementation();
-    for (Layout layout : layouts) {
-      for (DType dtype : types) check_epilogues(all, layout, dtype);
-    }
-  });
+  for_matrices([](Layout layout, DType dtype) { check_epilogues(implementation(), layout, dtype); });
 }
 TEST_CASE("matmul: several products in a call give what each gives alone") {
-  on_device(1, [] { check_matmul_of_several(implementation()); });
+  on_device(4, [] { check_matmul_of_several(implementation()); });
 }
 TEST_CASE("matmul: smallest and largest numbers, infinities, NaN") {
-  on_device(1, [] { check_matmul_extremes(implementation()); });
+  in_run(6, [] { check_matmul_extremes(implementation()); });
 }
 TEST_CASE("functions: within their accuracy over all floats") {
-  on_device(1, [] { check_functions(implementation()); });
+  in_run(1, [] { check_functions(implementation()); });
 }
 TEST_CASE("wkv4") {
-  on_device(1, [] { check_wkv4(implementation()); });
+  in_run(2, [] { check_wkv4(implementation()); });
 }
 TEST_CASE("wkv5: one decay for all tokens") {
-  on_device(1, [] { check_wkv5(implementation()); });
+  in_run(7, [] { check_wkv5(implementation()); });
 }
 TEST_CASE("wkv5: a decay for each token, as version 6 has") {
-  on_device(1, [] { check_wkv6(implementation()); });
+  in_run(3, [] { check_wkv6(implementation()); });
 }
 TEST_CASE("wkv7") {
-  on_device(1, [] { check_wkv7(implementation()); });
+  in_run(6, [] { check_wkv7(implementation()); });
 }
 
 TEST_SUITE_END();

@@ -42,10 +42,10 @@ Outputs run_in_chunks(Bench bench, const Sequence& sequence, const std::vector<i
   return all;
 }
 
-/// Compares each token, alone in its chunk, with the formula.
-Outputs run_alone(Bench bench, const Sequence& sequence) {
+/// Compares the first tokens, each alone in its chunk, with the formula.
+Outputs run_alone(Bench bench, const Sequence& sequence, int64_t tokens) {
   Outputs all{{}, sequence.state};
-  for (int64_t t = 0; t < sequence.tokens; t++) {
+  for (int64_t t = 0; t < tokens; t++) {
     CAPTURE(t);
     Step expected = sequence.expected(t, all.state);
     std::vector<float> out = sequence.run(bench, {t, t + 1}, all.state);
@@ -69,11 +69,12 @@ Outputs run_among(Bench bench, const Sequence& sequence) {
 
 /// What chunks that end where `ends` says must give.
 std::vector<float> mixed(const Outputs& alone, const Outputs& among, const std::vector<int64_t>& ends) {
-  auto width = static_cast<int64_t>(alone.tokens.size()) / ends.back();
+  auto width = static_cast<int64_t>(among.tokens.size()) / ends.back();
   std::vector<float> all;
   int64_t begin = 0;
   for (int64_t end : ends) {
     const Outputs& from = end - begin == 1 ? alone : among;
+    REQUIRE(end * width <= static_cast<int64_t>(from.tokens.size()));
     std::vector<float> rows = rows_of(from.tokens, width, {begin, end});
     all.insert(all.end(), rows.begin(), rows.end());
     begin = end;
@@ -84,8 +85,9 @@ std::vector<float> mixed(const Outputs& alone, const Outputs& among, const std::
 }  // namespace
 
 void check_sequence(const Implementation& implementation, const Sequence& sequence) {
-  int64_t tokens = sequence.tokens;
-  Outputs alone = run_alone(implementation[0], sequence), among = alone;
+  // What a token is alone says little about it among others, and the divisions below leave few alone.
+  int64_t tokens = sequence.tokens, some = sequence.expected_among ? std::min<int64_t>(tokens, 5) : tokens;
+  Outputs alone = run_alone(implementation[0], sequence, some), among = alone;
   if (sequence.expected_among && tokens > 1) among = run_among(implementation[0], sequence);
 
   std::vector<std::vector<int64_t>> divisions = {{tokens}};
