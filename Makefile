@@ -178,7 +178,7 @@ uninstall:
 
 # By name, so that a BUILD which holds other things keeps them.
 clean:
-	@rm -rf $(addprefix $(BUILD)/,core ops cpu cuda cuda-* tokenizer model apps tools test share tidy *.a *.rwkv flags* sources* \
+	@rm -rf $(addprefix $(BUILD)/,core ops cpu cuda cuda-* tokenizer model apps tools test share tidy mutation *.a *.rwkv flags* sources* \
 	  setup* sanitize-*)
 	@rmdir $(BUILD) 2>/dev/null || :
 
@@ -254,7 +254,7 @@ $(BUILD)/cuda-real/%.o: cuda/%.cu $(BUILD)/flags.nvcc | $(setup)
 	$(call say,NVCC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(nvcc) $(nvcc_flags) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ >$(@:.o=.ptxas) 2>&1; status=$$?; \
-	  grep -v -e '^ptxas info' -e '^    [0-9]' $(@:.o=.ptxas) >&2; exit $$status
+	  grep -v -e '^ptxas info' -e '^    [0-9]' $(@:.o=.ptxas) | c++filt >&2; exit $$status
 
 $(BUILD)/cuda-real/%.ptx: cuda/%.cu $(BUILD)/cuda-real/%.o
 	$(Q)$(nvcc) -std=c++20 -I. -O3 -ptx -arch compute_$(lastword $(CUDA_ARCHS)) -o $@ $<
