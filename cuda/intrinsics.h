@@ -7,6 +7,8 @@
 
 #include <cuda_runtime.h>
 
+#include <cstring>
+
 #include "core/dtype.h"
 #include "cuda/kernels/widen.h"
 
@@ -162,13 +164,44 @@ __device__ inline void multiply_on_tensor_cores(float (&sums)[m][n][4], const ui
 }
 #endif
 
-/// a * b + c. The emulated device rounds twice, since its host's fmaf may be slow.
-__device__ inline float multiply_add(float a, float b, float c) {
+/// Numbers along the inputs that a lane takes at once: registers are few on a device.
 #ifdef __CUDA_ARCH__
-  return fmaf(a, b, c);
+template <DType type>
+constexpr int lane_numbers = 2;
 #else
-  return a * b + c;
+template <DType type>
+constexpr int lane_numbers = chunk_weights<type>;
 #endif
+
+/// sum + a b. The emulated device does it in the way that its host is quick at.
+template <int count>
+__device__ inline float add_product(float sum, const float (&a)[count], const float (&b)[count]) {
+#ifdef __CUDA_ARCH__
+#pragma unroll
+  for (int i = 0; i < count; i++) sum = fmaf(a[i], b[i], sum);
+  return sum;
+#else
+  float part[4];
+  for (int i = 0; i < 4; i++) part[i] = a[i] * b[i];
+  for (int j = 4; j < count; j += 4) {
+    for (int i = 0; i < 4; i++) part[i] += a[i + j] * b[i + j];
+  }
+  return sum + ((part[0] + part[1]) + (part[2] + part[3]));
+#endif
+}
+
+/// fp16 numbers, in the low halves of words, all at once. The product is exact, for subnormal numbers too;
+/// what is not finite becomes 65536 and more by it.
+__device__ inline void widen_halves(const unsigned (&bits)[8], float (&out)[8]) {
+  unsigned words[8];
+  for (int i = 0; i < 8; i++) words[i] = (bits[i] & 0x7fffu) << 13;
+  memcpy(out, words, sizeof out);
+  for (float& f : out) f *= 0x1p112f;
+  memcpy(words, out, sizeof out);
+  for (int i = 0; i < 8; i++) {
+    words[i] |= (bits[i] & 0x8000u) << 16 | (words[i] >= 0x47800000u ? 0x7f800000u : 0u);
+  }
+  memcpy(out, words, sizeof out);
 }
 
 /// The first or second 16-bit number of a word.
@@ -178,12 +211,22 @@ __device__ inline float number_of(unsigned word, int i) {
   return i == 0 ? low_bf16(word) : high_bf16(word);
 }
 
-/// Numbers k and k + 1 (k is even) of a row of a tile with step_chunks in a row.
-template <DType type>
-__device__ inline void load_along(float (&out)[2], const uint4* tile, int row, int k) {
+/// Numbers k and on of a row of a tile with step_chunks in a row; k is a multiple of their count.
+template <DType type, int count>
+__device__ inline void load_along(float (&out)[count], const uint4* tile, int row, int k) {
   constexpr int in_chunk = chunk_weights<type>;
   const uint4* chunk = tile + chunk_place<step_chunks>(row, k / in_chunk);
-  if constexpr (type == DType::f32) {
+  if constexpr (count == in_chunk && type == DType::f16) {
+    const unsigned words[4] = {chunk->x, chunk->y, chunk->z, chunk->w};
+    unsigned bits[8];
+    for (int i = 0; i < 4; i++) {
+      bits[2 * i] = words[i] & 0xffffu;
+      bits[2 * i + 1] = words[i] >> 16;
+    }
+    widen_halves(bits, out);
+  } else if constexpr (count == in_chunk) {
+    widen<type>(*chunk, out);
+  } else if constexpr (type == DType::f32) {
     const uint2 words = reinterpret_cast<const uint2*>(chunk)[k % in_chunk / 2];
     out[0] = __uint_as_float(words.x);
     out[1] = __uint_as_float(words.y);
@@ -194,19 +237,23 @@ __device__ inline void load_along(float (&out)[2], const uint4* tile, int row, i
   }
 }
 
-/// Number `column` of rows k and k + 1.
-template <DType type, int chunks>
-__device__ inline void load_across(float (&out)[2], const uint4* tile, int column, int k) {
+/// Number `column` of rows k and on.
+template <DType type, int chunks, int count>
+__device__ inline void load_across(float (&out)[count], const uint4* tile, int column, int k) {
   constexpr int in_chunk = chunk_weights<type>, in_word = in_chunk / 4;
+  unsigned words[count];
 #pragma unroll
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < count; i++) {
     const uint4* chunk = tile + chunk_place<chunks>(k + i, column / in_chunk);
-    const unsigned word = reinterpret_cast<const unsigned*>(chunk)[column % in_chunk / in_word];
-    if constexpr (type == DType::f32) {
-      out[i] = __uint_as_float(word);
-    } else {
-      out[i] = number_of<type>(word, column % 2);
-    }
+    words[i] = reinterpret_cast<const unsigned*>(chunk)[column % in_chunk / in_word];
+    if constexpr (in_word == 2) words[i] >>= column % 2 * 16;
+  }
+  if constexpr (count == 8 && type == DType::f16) {
+    widen_halves(words, out);
+  } else {
+#pragma unroll
+    for (int i = 0; i < count; i++)
+      out[i] = type == DType::f32 ? __uint_as_float(words[i]) : number_of<type>(words[i], 0);
   }
 }
 
@@ -215,8 +262,8 @@ __device__ inline void multiply_by_lanes(float (&sums)[m][n][4], const uint4* we
                                          int outputs, const uint4* x, int first_token, int tokens) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int output = first_output + lane / 4, token = first_token + lane % 4 * 2;
-  for (int k = 0; k < step_inputs<type>; k += 2) {
-    float b[n][2][2];
+  for (int k = 0; k < step_inputs<type>; k += lane_numbers<type>) {
+    float b[n][2][lane_numbers<type>];
 #pragma unroll
     for (int j = 0; j < 2 * n; j++) {
       const int row = token + j / 2 * 8 + j % 2;
@@ -226,7 +273,7 @@ __device__ inline void multiply_by_lanes(float (&sums)[m][n][4], const uint4* we
     for (int i = 0; i < 2 * m; i++) {
       const int row = output + i * 8;
       if (skips_what_is_not_there && row >= outputs) break;
-      float a[2];
+      float a[lane_numbers<type>];
       if constexpr (across) {
         load_across<type, weight_chunks>(a, weights, row, k);
       } else {
@@ -236,8 +283,7 @@ __device__ inline void multiply_by_lanes(float (&sums)[m][n][4], const uint4* we
       for (int j = 0; j < 2 * n; j++) {
         if (skips_what_is_not_there && token + j / 2 * 8 + j % 2 >= tokens) break;
         float& sum = sums[i / 2][j / 2][i % 2 * 2 + j % 2];
-        sum = multiply_add(a[0], b[j / 2][j % 2][0], sum);
-        sum = multiply_add(a[1], b[j / 2][j % 2][1], sum);
+        sum = add_product(sum, a, b[j / 2][j % 2]);
       }
     }
   }
