@@ -121,8 +121,7 @@ void CudaOps::do_embed(const Tensor& out, const Tensor& table, std::span<const i
              reinterpret_cast<float*>(piece.data + i * row_bytes));
     }
     auto* to = reinterpret_cast<std::byte*>(out.row(static_cast<int64_t>(at)));
-    queue.copy(to, piece.data, count * row_bytes, cudaMemcpyHostToDevice);
-    queue.record(piece.used);
+    Staging::send(queue, to, piece, count * row_bytes);
   }
 }
 
@@ -140,6 +139,7 @@ void CudaOps::repeat(std::span<const void* const> key, const std::function<void(
     ~End() { repeating = false; }
   } end{repeating_};
   records_.run(key, [this, &work] {
+    pending_.take();  // a recording that failed may have left some
     work();
     queue();
   });
