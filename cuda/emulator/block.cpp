@@ -76,6 +76,7 @@ void begin_block(uint64_t index) {
   const uint64_t row = index / gridDim.x;
   blockIdx = {static_cast<unsigned>(index % gridDim.x), static_cast<unsigned>(row % gridDim.y),
               static_cast<unsigned>(row / gridDim.y)};
+  block.number++;
   block.live = block.count;
   block.first = block.ready_count = block.at_barrier = block.atomic_count = 0;
   for (unsigned i = 0; i < block.count; i++) {

@@ -46,6 +46,7 @@ const Fiber& running_fiber();
 void begin_shared(size_t dynamic_bytes, size_t limit);
 /// What a kernel wrote behind its arrays, or null.
 const char* check_shared();
+bool in_shared(const void* address);
 /// After the last block of a grid.
 void end_shared();
 /// An address, one for each number, at which the thread sanitizer sees an order within the running block.

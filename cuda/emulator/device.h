@@ -22,7 +22,6 @@
 #define __constant__ static_assert(false, "the emulated device has no constant memory");
 #define __shared__ static_assert(false, "write SHARED_ARRAY or DYNAMIC_SHARED_ARRAY");
 #define __forceinline__ inline
-#define __noinline__ __attribute__((noinline))
 #define __grid_constant__
 // The bound is written down as so many `nop`s before the function (launch_bound in execute.cpp). Clang, which
 // only reads these sources, wants a literal there.

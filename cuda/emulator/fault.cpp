@@ -21,6 +21,7 @@ struct Access {
   bool write;
 };
 Access fault;
+bool landing = false;  // a second fault meanwhile would be the emulator's own
 struct sigaction previous_segv, previous_bus;
 
 // Where a thread of a kernel goes on after a fault: at the top of its stack, as its frames are given up.
@@ -39,7 +40,8 @@ __attribute__((no_sanitize("address"))) void land() {
 // A kernel's fault stands for the whole thread, so the handler may use what a signal handler otherwise may
 // not.
 void handle(int signal_number, siginfo_t* info, void* context) {
-  if (kernel_running()) {
+  if (kernel_running() && !landing) {
+    landing = true;
     auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
     fault = {info->si_addr, (registers[REG_ERR] & 2) != 0};
     const Fiber& fiber = running_fiber();
@@ -82,6 +84,7 @@ void have_signal_stack() {
 }  // namespace
 
 void catch_faults() {
+  landing = false;
   have_signal_stack();
   catch_one(SIGSEGV, previous_segv);
   catch_one(SIGBUS, previous_bus);

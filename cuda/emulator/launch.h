@@ -24,6 +24,11 @@ struct Argument {
   size_t bytes;
 };
 
+template <class T>
+Argument argument_of(const T& value) {
+  return {&value, sizeof(T)};  // NOLINT(bugprone-sizeof-expression): of a pointer too
+}
+
 struct Kernel {
   const void* function;
   void (*run)(const void* call);  // runs one thread

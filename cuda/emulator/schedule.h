@@ -40,6 +40,7 @@ struct Warp {
 
 // The block that runs. There is one at a time; running_thread is its thread that runs.
 struct Block {
+  uint64_t number;  // of all blocks so far, from 1
   Thread threads[max_threads];
   Warp warps[max_threads / 32];
   unsigned count, live;

@@ -104,6 +104,10 @@ void end_shared() {
   area = nullptr;
 }
 
+bool in_shared(const void* address) {
+  return static_cast<const char*>(address) >= area && static_cast<const char*>(address) < area + area_bytes;
+}
+
 void* block_mark(size_t number) { return area + static_area + sizeof(Spent) + number * 8; }
 
 void* shared_array(const void* site, size_t bytes, size_t alignment) {

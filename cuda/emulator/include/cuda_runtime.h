@@ -242,8 +242,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   auto call = std::make_shared<Call>(Call{kernel, {static_cast<P>(arguments)...}});
   const auto list = std::apply(
       [](const auto&... argument) {
-        return std::array<emulator::Argument, sizeof...(P) + 1>{
-            emulator::Argument{&argument, sizeof(argument)}..., emulator::Argument{}};
+        return std::array<emulator::Argument, sizeof...(P) + 1>{emulator::argument_of(argument)...,
+                                                                emulator::Argument{}};
       },
       call->arguments);
   // The last reference is dropped where the launches of all host threads are in order.
