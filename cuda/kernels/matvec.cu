@@ -5,13 +5,15 @@
 // the output alone is 8.4 MB, 2.5 us and 8 us, and the head 268 MB, 80 us and 270 us. To keep 3.3 TB/s busy
 // for a latency of 700 ns, 2.3 MB must be on their way, 18 KB for each of 132 multiprocessors (a 4090 wants 5
 // KB). A warp has eight loads of 16 bytes for each lane in flight, 4 KB, and two blocks of eight warps fit
-// into the registers of a multiprocessor: 64 KB. Where the outputs are too few to give every multiprocessor a
-// block, a warp takes fewer rows and more of each at once, until there are a thousand warps or one row for
-// each: 4 MB in flight, then latency is the limit (about 2 us for a launch that reads less than that).
-// Instructions: 2 for each 16-bit weight, 3 for an int8 (see widen.h), address arithmetic included 290 and
-// 670 for 4 KB of a warp: 0.07 and 0.16 a byte. A multiprocessor issues 4 a cycle and gets 15 bytes, 3 on a
-// 4090, so they take a quarter to 60% of the time that memory does. The vector comes from the level 1 cache:
-// 16 bytes of int8 need 64 of it, for four rows at once.
+// into the registers of a multiprocessor: 64 KB. Where the outputs are too few to fill the multiprocessors, a
+// warp takes fewer rows and more of each at once, until there are two thousand warps or one row for each. A
+// launch that reads less than their 8 MB is bound by latency, about 2 us. Instructions: 2 for each 16-bit
+// weight, 3 for an int8 (see widen.h), address arithmetic included 290 and 670 for 4 KB of a warp: 0.07 and
+// 0.16 a byte. A multiprocessor issues 4 a cycle and gets 15 bytes, 3 on a 4090, so they take a quarter to
+// 60% of the time that memory does. The vector comes from the level 1 cache, where what neighbouring lanes
+// read of it lies 16 (fp32), 32 or 64 (int8) bytes apart and so takes one, two or four turns: with int8 and
+// one row for a warp that would leave 7 bytes of weights a cycle, with four rows 27. So int8 counts twice
+// when rows are dealt out.
 #include <algorithm>
 #include <type_traits>
 
@@ -26,7 +28,7 @@ namespace rwkv::cuda {
 namespace {
 
 constexpr int warps = norm_threads / 32;
-constexpr int enough_warps = 1024;  // of a launch, to keep the memory busy
+constexpr int enough_warps = 2048;  // of a launch, to keep the memory busy
 
 struct VectorProduct {
   WeightRows weight;
@@ -79,7 +81,8 @@ void add_product(Arguments& a, const Product& p) {
 void launch_products(Arguments& a, cudaStream_t stream) {
   int64_t most_warps = 0;  // with one row for each
   for (int i = 0; i < a.count; i++) {
-    most_warps += int64_t{a.products[i].weight.outputs} * a.products[i].weight.lanes / 32;
+    const WeightRows& w = a.products[i].weight;
+    most_warps += int64_t{w.outputs} * w.lanes / 32 * (w.type == DType::i8 ? 2 : 1);
   }
   if (most_warps >= 4 * enough_warps) return launch_products<4>(a, stream);
   if (most_warps >= 2 * enough_warps) return launch_products<2>(a, stream);

@@ -57,6 +57,10 @@ class MatvecBench {
   Buffer counters_ = device_->allocate(cuda::max_counters * sizeof(unsigned));
 };
 
+struct Shape {
+  int64_t outputs, inputs;
+};
+
 inline ProductCase one_token(Layout layout, DType dtype, int64_t outputs, int64_t inputs, Epilogue epilogue,
                              int64_t seed) {
   return {{layout, dtype, outputs, inputs}, epilogue, 1, seed};

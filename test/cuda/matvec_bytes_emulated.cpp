@@ -31,12 +31,12 @@ TEST_CASE("matvec: each weight that counts and each scale is read once") {
     int64_t seed = 1;
     for (Layout layout : {Layout::cuda_blocks, Layout::input_rows}) {
       for (DType dtype : weight_types) {
-        for (auto [outputs, inputs] : {std::pair{64, 128}, {768, 256}, {250, 2048}, {2112, 192}}) {
-          if (layout == Layout::input_rows && outputs == 250) outputs = 256;
+        for (Shape s : {Shape{64, 128}, {768, 256}, {250, 2048}, {2112, 192}}) {
+          if (layout == Layout::input_rows && s.outputs == 250) s.outputs = 256;
           CAPTURE(static_cast<int>(layout));
           CAPTURE(name_of(dtype));
-          CAPTURE(outputs);
-          const ProductCase c = one_token(layout, dtype, outputs, inputs, Epilogue::none, seed++);
+          CAPTURE(s.outputs);
+          const ProductCase c = one_token(layout, dtype, s.outputs, s.inputs, Epilogue::none, seed++);
           emulator::reset_counters();
           const std::vector<float> out = bench.run(c);
           const auto read = static_cast<double>(emulator::counters().kernel_load_bytes);
