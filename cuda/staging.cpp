@@ -3,12 +3,14 @@
 #include <algorithm>
 
 #include "core/checked.h"
+#include "cuda/kernels/kernels.h"
 #include "cuda/memory.h"
 
 namespace rwkv::cuda {
 namespace {
 
 constexpr size_t smallest_piece = 1 << 14;
+constexpr size_t read_by_kernel = 1 << 16;
 
 }  // namespace
 
@@ -32,14 +34,22 @@ Staging::Piece& Staging::next() {
   return piece;
 }
 
+void Staging::send(const Queue& queue, std::byte* to, Piece& piece, size_t bytes) {
+  if (bytes <= read_by_kernel && bytes % 4 == 0) {
+    read_pinned(to, piece.data, bytes, queue.stream());
+  } else {
+    queue.copy(to, piece.data, bytes, cudaMemcpyHostToDevice);
+  }
+  queue.record(piece.used);
+}
+
 void Staging::upload(const Queue& queue, std::byte* to, const std::byte* host, size_t bytes) {
   reserve(std::min(bytes, largest_piece));
   for (size_t at = 0; at < bytes; at += piece_bytes_) {
     const size_t count = std::min(piece_bytes_, bytes - at);
     Piece& piece = next();
     std::copy_n(host + at, count, piece.data);
-    queue.copy(to + at, piece.data, count, cudaMemcpyHostToDevice);
-    queue.record(piece.used);
+    send(queue, to + at, piece, count);
   }
 }
 

@@ -27,6 +27,8 @@ class Staging {
   /// The piece that was used longest ago, when its last copy is done.
   Piece& next();
 
+  /// Queues the transfer of a piece's first bytes to the device.
+  static void send(const Queue& queue, std::byte* to, Piece& piece, size_t bytes);
   /// The host memory may be changed at once.
   void upload(const Queue& queue, std::byte* to, const std::byte* host, size_t bytes);
   /// Waits for the queue's work.

@@ -15,7 +15,8 @@ namespace rwkv {
 
 class Model;
 
-constexpr int stream_slots = 2;
+/// One is computed with, one is filled, and one evens out parts of different sizes.
+constexpr int stream_slots = 3;
 
 /// A contiguous piece of the streamed weights, which lie in host memory in the order of the file.
 struct StreamedPart {

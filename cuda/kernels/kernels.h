@@ -48,6 +48,10 @@ void matvec(std::span<const Product> products, const Tail& tail, const Workspace
 /// Two tokens or more.
 void matmul(std::span<const Product> products, const Workspace& workspace, cudaStream_t stream);
 
+/// A few kilobytes (whole words) of pinned host memory, read by a kernel over the link: a copy would queue up
+/// behind the weights that the device's copy engine is fetching.
+void read_pinned(std::byte* to, const std::byte* pinned, size_t bytes, cudaStream_t stream);
+
 void layer_norm(const Tensor& out, const Tensor& x, const Norm& norm, cudaStream_t stream);
 void token_shift(const TokenShift& shift, cudaStream_t stream);
 

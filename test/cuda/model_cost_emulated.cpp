@@ -19,9 +19,8 @@ TEST_SUITE_BEGIN("cuda-model");
 namespace rwkv::test {
 namespace {
 
-constexpr int64_t vocab = 320;
-const ModelShape wide = {
-    .layers = 6, .embd = 64, .ffn = 224, .vocab = vocab, .head = 16, .dtype = DType::f16};
+constexpr int64_t vocab = 96;
+const ModelShape wide = {.layers = 4, .embd = 32, .ffn = 96, .vocab = vocab, .head = 8, .dtype = DType::f16};
 
 /// A checkpoint of a version, and its models on an emulated device.
 struct Fixture {
@@ -85,12 +84,15 @@ TEST_CASE_FIXTURE(Fixture,
     for (const char* strategy : {"cuda fp16", "cuda fp16i8", "cuda fp16 *0+"}) {
       CAPTURE(strategy);
       emulator::configure(settings());
-      double launches = decode_cost(load(strategy)).launches;
-      CHECK(launches <= static_cast<double>(wide.layers) * (version == Version::v7 ? 10 : 8));
+      auto model = load(strategy);
+      int64_t head = 1 + std::max<int64_t>(1, std::ranges::count(model->streamed_parts(), wide.layers,
+                                                                 &StreamedPart::layer));
+      double layers = decode_cost(model).launches - static_cast<double>(head) - 1;  // 1: the embedding
+      CHECK(layers <= static_cast<double>(wide.layers) * (version == Version::v7 ? 10 : 8));
     }
     emulator::configure(settings());
     double fused = version == Version::v6 ? 7 : 5;  // a layer's launches when the next one's norm is a tail
-    CHECK(decode_cost(load("cuda bf16")).launches == static_cast<double>(wide.layers) * fused + 2);
+    CHECK(decode_cost(load("cuda bf16")).launches == static_cast<double>(wide.layers) * fused + 3);
   }
 }
 
@@ -123,7 +125,7 @@ TEST_CASE_FIXTURE(Fixture, "streaming: a token takes as long as copying or compu
   for (const auto& speed : speeds) {
     CAPTURE(speed.device);
     CAPTURE(speed.link);
-    for (const char* strategy : {"cuda fp16 *0+", "cuda fp16 *3+", "cuda fp16i8 *1+"}) {
+    for (const char* strategy : {"cuda fp16 *0+", "cuda fp16 *2+", "cuda fp16i8 *1+"}) {
       CAPTURE(strategy);
       emulator::configure(settings(speed.device, speed.link));
       std::string resident(strategy);
@@ -145,10 +147,10 @@ TEST_CASE_FIXTURE(
     emulator::configure(settings());
     auto model = load("cuda fp16 *2+");
     double embedded = static_cast<double>(wide.embd) * 4;
-    CHECK(decode_cost(model).to_device == streamed_bytes(*model) + embedded);
+    CHECK(decode_cost(model).to_device == streamed_bytes(*model));
     Executor executor(model, 16);
     State state(model);
-    std::vector<int32_t> prompt(500);
+    std::vector<int32_t> prompt(100);
     for (size_t i = 0; i < prompt.size(); i++) prompt[i] = static_cast<int32_t>(i) % vocab;
     std::vector<float> logits(vocab);
     executor.forward({prompt.data(), 1}, state, logits);
@@ -156,16 +158,16 @@ TEST_CASE_FIXTURE(
     executor.forward(prompt, state, logits);
     emulator::simulated_seconds();  // also what is copied ahead for the next pass
     double copied = static_cast<double>(emulator::counters().host_to_device_bytes - before);
-    CHECK(copied <= streamed_bytes(*model) + embedded * 500 +
+    CHECK(copied <= streamed_bytes(*model) + embedded * 100 +
                         stream_slots * static_cast<double>(slot_bytes(model->streamed_parts())));
   }
 }
 
 TEST_CASE_FIXTURE(Fixture, "streaming: a prompt without its logits and then a token, again and again") {
   write(Version::v7);
-  for (const char* strategy : {"cuda fp32 *0+", "cuda fp32 *5+", "cuda fp32 *6+", "cuda fp32 *7+"}) {
+  for (const char* strategy : {"cuda fp32 *0+", "cuda fp32 *3+", "cuda fp32 *4+", "cuda fp32 *5+"}) {
     CAPTURE(strategy);
-    for (uint64_t seed = 1; seed <= 8; seed++) {
+    for (uint64_t seed = 1; seed <= 4; seed++) {
       emulator::Settings s = settings();
       s.seed = seed;
       emulator::configure(s);
@@ -192,14 +194,14 @@ TEST_CASE_FIXTURE(Fixture, "memory: a device holds what the plan says") {
     CAPTURE(name_of(version));
     write(version);
     for (const char* strategy :
-         {"cuda fp16", "cuda fp16i8", "cuda fp16 *2+", "cuda fp16 *6+", "cuda fp32 *2 -> cpu fp32"}) {
+         {"cuda fp16i8", "cuda fp16 *2+", "cuda fp16 *4+", "cuda fp32 *2 -> cpu fp32"}) {
       CAPTURE(strategy);
       emulator::configure(settings());
       auto model = load(strategy);
       Executor executor(model, 16);
       State state(model);
       std::vector<float> logits(vocab);
-      const std::vector<int32_t> tokens(40, 7);
+      const std::vector<int32_t> tokens(20, 7);
       executor.forward(tokens, state, logits);
       executor.forward({tokens.data(), 1}, state, logits);
       for (const DeviceMemory& m : memory_plan(model->config(), model->plan(), 16, model->devices())) {
@@ -271,15 +273,14 @@ TEST_CASE_FIXTURE(Fixture, "executor: with CUDA, too, a pass allocates nothing")
   for (Version version : all_versions) {
     CAPTURE(name_of(version));
     write(version);
-    for (const char* strategy :
-         {"cuda fp16", "cuda fp16i8 *2+", "cuda fp16 *2 -> cpu fp32", "cuda:0 fp16 *2 -> cuda:1 fp16"}) {
+    for (const char* strategy : {"cuda fp16i8 *2+", "cuda:0 fp16 *2 -> cuda:1 fp16 *2 -> cpu fp32"}) {
       CAPTURE(strategy);
       emulator::configure(settings());
       auto model = load(strategy);
       Executor executor(model, 16);
       State state(model);
       std::vector<float> logits(vocab);
-      const std::vector<int32_t> tokens(40, 7);
+      const std::vector<int32_t> tokens(20, 7);
       auto pass = [&] {
         executor.forward(tokens, state, logits);
         for (int i = 0; i < 4; i++) executor.forward({tokens.data(), 1}, state, logits);
