@@ -1,10 +1,9 @@
 // How the tokens of a chunk pass through heads with a state S[key][value] (RWKV-5, 6, 7): one block for each
 // head, in one launch.
 //
-// Some warps, the state's, hold S in registers for the whole chunk: a thread has four value columns and every
-// eighth group of four keys, so that eight lanes share a column and loads of S coalesce; sums over keys are
-// shuffles, and these warps need no barrier from token to token. The other warps have a token each: they load
-// its inputs, compute what the state's warps need of it, and later normalize and store what these made of it.
+// Some warps, the state's, hold S in registers for the whole chunk (head_state.h) and need no barrier from
+// token to token. The other warps have a token each: they load its inputs, compute what the state's warps
+// need of it, and later normalize and store what these made of it.
 // That goes in batches of `slots` tokens, one step after the other, with one barrier for each:
 //   step      token warps: finish batch step - 2, prepare batch step       state's warps: batch step - 1
 // No sum depends on where a batch or a chunk begins.
@@ -18,6 +17,7 @@
 
 #include "core/error.h"
 #include "cuda/kernels/epilogue.h"
+#include "cuda/kernels/head_state.h"
 #include "cuda/kernels/row_dot.h"
 #include "cuda/kernels/vector.h"
 #include "cuda/launch.h"
@@ -26,7 +26,6 @@
 
 namespace rwkv::cuda {
 
-constexpr int key_lanes = 8;  ///< lanes that share a column
 constexpr int max_low_rank = 4;
 
 /// One row for each token, or the same for all (stride 0); null: none.
@@ -45,9 +44,10 @@ struct LowRank {
   const float* x;
 };
 
-/// What a version is: enum Input { ..., gate, inputs }, the rows that a token has; enum Vector { ..., weight,
-/// bias, vectors }, the model's vectors; enum Row { ..., value, gate_row, y, rows }, a token's rows in shared
-/// memory; bonus_first, whether bonus * value is added before the normalization or after it; prepare, step.
+/// What a version is: enum Input { ..., in_gate, inputs }, the rows that a token has; enum Vector { ...,
+/// weight, bias, vectors }, the model's vectors; enum Row { ..., row_value, row_gate, row_y, rows }, a
+/// token's rows in shared memory; bonus_first, whether bonus * value is added before the normalization or
+/// after it; prepare, step.
 template <class Version>
 struct RecurrenceArguments {
   TokenRows inputs[Version::inputs];
@@ -69,133 +69,9 @@ struct alignas(16) Token {
   float bonus[32];  // one number, for each lane of the token's warp: the token's lanes share nothing here
 };
 
-// --- Four columns of four keys each ---
-__device__ inline float4 mul4(float a, float4 x) { return make_float4(a * x.x, a * x.y, a * x.z, a * x.w); }
-__device__ inline float4 fma4(float a, float4 x, float4 y) {
-  return make_float4(fmaf(a, x.x, y.x), fmaf(a, x.y, y.y), fmaf(a, x.z, y.z), fmaf(a, x.w, y.w));
-}
-__device__ inline float4 get4(const float* p) { return *reinterpret_cast<const float4*>(p); }
-
-/// s[i] = by[i] * s[i]
-__device__ inline void scale_keys(float4 (&s)[4], float4 by) {
-  s[0] = mul4(by.x, s[0]);
-  s[1] = mul4(by.y, s[1]);
-  s[2] = mul4(by.z, s[2]);
-  s[3] = mul4(by.w, s[3]);
-}
-/// s[i] += key[i] * value
-__device__ inline void add_outer(float4 (&s)[4], float4 key, float4 value) {
-  s[0] = fma4(key.x, value, s[0]);
-  s[1] = fma4(key.y, value, s[1]);
-  s[2] = fma4(key.z, value, s[2]);
-  s[3] = fma4(key.w, value, s[3]);
-}
-/// sum += sum over i of by[i] * s[i]
-__device__ inline void add_keys(float4& sum, float4 by, const float4 (&s)[4]) {
-  sum = fma4(by.x, s[0], sum);
-  sum = fma4(by.y, s[1], sum);
-  sum = fma4(by.z, s[2], sum);
-  sum = fma4(by.w, s[3], sum);
-}
-/// Over the lanes that share the columns.
-__device__ inline float4 sum_of_lanes(float4 v) {
-#pragma unroll
-  for (int bits = 1; bits < key_lanes; bits *= 2) {
-    v.x += __shfl_xor_sync(0xffffffffu, v.x, bits);
-    v.y += __shfl_xor_sync(0xffffffffu, v.y, bits);
-    v.z += __shfl_xor_sync(0xffffffffu, v.z, bits);
-    v.w += __shfl_xor_sync(0xffffffffu, v.w, bits);
-  }
-  return v;
-}
-
-/// Where the part of a head's state lies that a thread has: columns `column` to + 3 of keys 32 * g + `key` to
-/// + 3, for each group g.
-struct StatePlace {
-  float* head;
-  int size, key, column;
-
-  __device__ StatePlace(float* state, int head_size, int thread)
-      : head(state + static_cast<int64_t>(blockIdx.x) * head_size * head_size),
-        size(head_size),
-        key(thread % key_lanes * 4),
-        column(thread / key_lanes * 4) {}
-
-  __device__ void load(int group, float4 (&s)[4]) const {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const int row = group * 32 + key + i;
-      s[i] = make_float4(0, 0, 0, 0);
-      if (row < size && column < size) s[i] = load4(head + row * size, column, size, 0.0f);
-    }
-  }
-  __device__ void store(int group, const float4 (&s)[4]) const {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const int row = group * 32 + key + i;
-      if (row < size && column < size) store4(head + row * size, column, size, s[i]);
-    }
-  }
-};
-
-/// The state of heads of up to 32 * groups channels.
-template <int groups_>
-struct RegisterState {
-  static constexpr int groups = groups_, padded = 32 * groups;
-  static constexpr int columns = padded;   ///< that the block's threads have at once
-  static constexpr int unrolled = groups;  ///< steps of loops over groups
-
-  StatePlace place;
-  float4 rows[groups][4];
-
-  __device__ explicit RegisterState(const StatePlace& place_) : place(place_), rows{} {}
-  __device__ void begin() {
-#pragma unroll
-    for (int g = 0; g < groups; g++) place.load(g, rows[g]);
-  }
-  __device__ void end() const {
-#pragma unroll
-    for (int g = 0; g < groups; g++) place.store(g, rows[g]);
-  }
-  __device__ void get(int group, float4 (&s)[4]) const {
-#pragma unroll
-    for (int i = 0; i < 4; i++) s[i] = rows[group][i];
-  }
-  __device__ void put(int group, const float4 (&s)[4]) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) rows[group][i] = s[i];
-  }
-  template <class Step>
-  __device__ void for_columns(Step step) {
-    step(*this);
-  }
-};
-
-/// The state of larger heads stays where it is: no multiprocessor has the registers.
-struct MemoryState {
-  static constexpr int groups = max_head_size / 32, padded = max_head_size;
-  static constexpr int columns = 64;  // few threads, which may have all the registers
-  static constexpr int unrolled = 1;
-
-  StatePlace place;
-
-  __device__ explicit MemoryState(const StatePlace& place_) : place(place_) {}
-  __device__ void begin() {}
-  __device__ void end() const {}
-  __device__ void get(int group, float4 (&s)[4]) const { place.load(group, s); }
-  __device__ void put(int group, const float4 (&s)[4]) const { place.store(group, s); }
-  template <class Step>
-  __device__ void for_columns(Step step) const {
-    MemoryState part = *this;
-    for (int first = 0; first < place.size; first += columns, part.place.column += columns) step(part);
-  }
-};
-
 /// Tokens of a batch, so that shared memory suffices.
 template <int padded>
 constexpr int slots_of = padded <= 64 ? 8 : 512 / padded;
-/// Threads of the state's warps for so many columns at once.
-constexpr int state_threads(int columns) { return ((columns + 3) / 4 * key_lanes + 31) / 32 * 32; }
 
 // --- What the token warps do. Lane `lane` has channels lane, lane + 32, ... ---
 
@@ -233,8 +109,8 @@ __device__ inline void finish_token(const RecurrenceArguments<Version>& a, int64
 #pragma unroll
   for (int q = 0; q < padded / 32; q++) {
     const int channel = lane + 32 * q;
-    y[q] = t.row[Version::y][channel];
-    if (Version::bonus_first) y[q] = fmaf(t.bonus[lane], t.row[Version::value][channel], y[q]);
+    y[q] = t.row[Version::row_y][channel];
+    if (Version::bonus_first) y[q] = fmaf(t.bonus[lane], t.row[Version::row_value][channel], y[q]);
     if (channel < size) sum += y[q];
   }
   const auto count = static_cast<float>(size);
@@ -250,8 +126,8 @@ __device__ inline void finish_token(const RecurrenceArguments<Version>& a, int64
     const int channel = lane + 32 * q;
     float result =
         fmaf((y[q] - mean) * scale, vectors[Version::weight][channel], vectors[Version::bias][channel]);
-    if (!Version::bonus_first) result = fmaf(t.bonus[lane], t.row[Version::value][channel], result);
-    if (a.gated) result *= t.row[Version::gate_row][channel];
+    if (!Version::bonus_first) result = fmaf(t.bonus[lane], t.row[Version::row_value][channel], result);
+    if (a.gated) result *= t.row[Version::row_gate][channel];
     if (channel < size) out[channel] = result;
   }
 }
@@ -421,7 +297,7 @@ RecurrenceArguments<Version> recurrence_arguments(const Tensor* const (&inputs)[
   a.out_stride = out.stride;
   a.tokens = static_cast<int>(out.rows());
   a.head_size = static_cast<int>(state.sizes[1]);
-  a.gated = inputs[Version::gate]->data != nullptr;
+  a.gated = inputs[Version::in_gate]->data != nullptr;
   for (int& product : a.product) product = -1;
   for (const Product& p : low_rank) {
     int input = 0;

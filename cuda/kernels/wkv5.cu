@@ -13,9 +13,9 @@ namespace rwkv::cuda {
 namespace {
 
 struct Version5 {
-  enum Input { in_r, in_decay, in_k, in_v, gate, inputs };
+  enum Input { in_r, in_decay, in_k, in_v, in_gate, inputs };
   enum Vector { first, weight, bias, vectors };
-  enum Row { r, decay, key, value, gate_row, y, rows };
+  enum Row { row_r, row_decay, row_key, row_value, row_gate, row_y, rows };
   static constexpr bool bonus_first = true;
 
   template <int padded>
@@ -27,31 +27,31 @@ struct Version5 {
     for (int q = 0; q < padded / 32; q++) {
       const int channel = lane + 32 * q;
       bonus = fmaf(in.value[in_r][q] * vector[first][channel], in.value[in_k][q], bonus);
-      t.row[r][channel] = in.value[in_r][q];
-      t.row[decay][channel] = in.value[in_decay][q];
-      t.row[key][channel] = in.value[in_k][q];
-      t.row[value][channel] = in.value[in_v][q];
-      t.row[gate_row][channel] = in.value[gate][q];
+      t.row[row_r][channel] = in.value[in_r][q];
+      t.row[row_decay][channel] = in.value[in_decay][q];
+      t.row[row_key][channel] = in.value[in_k][q];
+      t.row[row_value][channel] = in.value[in_v][q];
+      t.row[row_gate][channel] = in.value[in_gate][q];
     }
     t.bonus[lane] = warp_sum(bonus);
   }
 
   template <class State>
   __device__ static void step(State& state, Token<Version5, State::padded>& t) {
-    const int key_ = state.place.key, column = state.place.column;
-    const float4 v = get4(t.row[value] + column);
+    const int first_key = state.place.key, column = state.place.column;
+    const float4 v = get4(t.row[row_value] + column);
     float4 sum = make_float4(0, 0, 0, 0), s[4];
 #pragma unroll State::unrolled
     for (int g = 0; g < State::groups; g++) {
-      const int at = g * 32 + key_;
+      const int at = g * 32 + first_key;
       state.get(g, s);
-      add_keys(sum, get4(t.row[r] + at), s);
-      scale_keys(s, get4(t.row[decay] + at));
-      add_outer(s, get4(t.row[key] + at), v);
+      add_keys(sum, get4(t.row[row_r] + at), s);
+      scale_keys(s, get4(t.row[row_decay] + at));
+      add_outer(s, get4(t.row[row_key] + at), v);
       state.put(g, s);
     }
     sum = sum_of_lanes(sum);
-    if (key_ == 0) *reinterpret_cast<float4*>(t.row[y] + column) = sum;
+    if (first_key == 0) *reinterpret_cast<float4*>(t.row[row_y] + column) = sum;
   }
 };
 

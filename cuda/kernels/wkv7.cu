@@ -13,9 +13,9 @@ namespace rwkv::cuda {
 namespace {
 
 struct Version7 {
-  enum Input { in_r, in_decay, in_k, in_v, in_a, in_v_first, in_v_gate, gate, inputs };
+  enum Input { in_r, in_decay, in_k, in_v, in_a, in_v_first, in_v_gate, in_gate, inputs };
   enum Vector { k_k, k_a, r_k, weight, bias, vectors };
-  enum Row { r, decay, removal, kka, key, value, gate_row, y, rows };
+  enum Row { row_r, row_decay, row_removal, row_kka, row_key, row_value, row_gate, row_y, rows };
   static constexpr bool bonus_first = false;
 
   /// removal = -kk, kka = kk * a.
@@ -30,15 +30,15 @@ struct Version7 {
       const float k = in.value[in_k][q], v = in.value[in_v][q];
       kk[q] = k * vector[k_k][channel];
       squares = fmaf(kk[q], kk[q], squares);
-      const float key_ = k * fmaf(in.value[in_a][q] - 1.0f, vector[k_a][channel], 1.0f);
-      bonus = fmaf(in.value[in_r][q] * key_, vector[r_k][channel], bonus);
-      t.row[r][channel] = in.value[in_r][q];
-      t.row[decay][channel] = in.value[in_decay][q];
-      t.row[key][channel] = key_;
-      t.row[value][channel] = a.inputs[in_v_first].data == nullptr
-                                  ? v
-                                  : fmaf(in.value[in_v_first][q] - v, in.value[in_v_gate][q], v);
-      t.row[gate_row][channel] = in.value[gate][q];
+      const float key = k * fmaf(in.value[in_a][q] - 1.0f, vector[k_a][channel], 1.0f);
+      bonus = fmaf(in.value[in_r][q] * key, vector[r_k][channel], bonus);
+      t.row[row_r][channel] = in.value[in_r][q];
+      t.row[row_decay][channel] = in.value[in_decay][q];
+      t.row[row_key][channel] = key;
+      t.row[row_value][channel] = a.inputs[in_v_first].data == nullptr
+                                      ? v
+                                      : fmaf(in.value[in_v_first][q] - v, in.value[in_v_gate][q], v);
+      t.row[row_gate][channel] = in.value[in_gate][q];
     }
     const float length = sqrtf(warp_sum(squares));
     const float scale = 1.0f / (length < 1e-12f ? 1e-12f : length);
@@ -46,34 +46,34 @@ struct Version7 {
 #pragma unroll
     for (int q = 0; q < padded / 32; q++) {
       const float unit = kk[q] * scale;
-      t.row[removal][lane + 32 * q] = -unit;
-      t.row[kka][lane + 32 * q] = unit * in.value[in_a][q];
+      t.row[row_removal][lane + 32 * q] = -unit;
+      t.row[row_kka][lane + 32 * q] = unit * in.value[in_a][q];
     }
   }
 
   template <class State>
   __device__ static void step(State& state, Token<Version7, State::padded>& t) {
-    const int key_ = state.place.key, column = state.place.column;
+    const int first_key = state.place.key, column = state.place.column;
     float4 sa = make_float4(0, 0, 0, 0), sum = sa, s[4];
 #pragma unroll State::unrolled
     for (int g = 0; g < State::groups; g++) {
       state.get(g, s);
-      add_keys(sa, get4(t.row[removal] + g * 32 + key_), s);
+      add_keys(sa, get4(t.row[row_removal] + g * 32 + first_key), s);
     }
     sa = sum_of_lanes(sa);
-    const float4 v = get4(t.row[value] + column);
+    const float4 v = get4(t.row[row_value] + column);
 #pragma unroll State::unrolled
     for (int g = 0; g < State::groups; g++) {
-      const int at = g * 32 + key_;
+      const int at = g * 32 + first_key;
       state.get(g, s);
-      scale_keys(s, get4(t.row[decay] + at));
-      add_outer(s, get4(t.row[kka] + at), sa);
-      add_outer(s, get4(t.row[key] + at), v);
-      add_keys(sum, get4(t.row[r] + at), s);
+      scale_keys(s, get4(t.row[row_decay] + at));
+      add_outer(s, get4(t.row[row_kka] + at), sa);
+      add_outer(s, get4(t.row[row_key] + at), v);
+      add_keys(sum, get4(t.row[row_r] + at), s);
       state.put(g, s);
     }
     sum = sum_of_lanes(sum);
-    if (key_ == 0) *reinterpret_cast<float4*>(t.row[y] + column) = sum;
+    if (first_key == 0) *reinterpret_cast<float4*>(t.row[row_y] + column) = sum;
   }
 };
 
