@@ -87,12 +87,19 @@ constexpr int step_chunks = 4;
 template <DType type>
 constexpr int step_inputs = step_chunks* chunk_weights<type>;
 
-#ifdef __CUDA_ARCH__
+/// The first or second 16-bit number of a word.
+template <DType type>
+__device__ inline float number_of(unsigned word, int i) {
+  if constexpr (type == DType::f16) return half_bits_to_float(word >> (16 * i));
+  return i == 0 ? low_bf16(word) : high_bf16(word);
+}
+
 /// Four matrices of 8 x 8 16-bit numbers. Each lane brings the address of a row: lane l of row l % 8 of
 /// matrix l / 8; and gets of each matrix numbers 2 (l % 4) and + 1 of row l / 4, or of column l / 4 when
 /// `transposed`.
 template <bool transposed>
 __device__ inline void load_matrices(unsigned (&out)[4], const uint4* row) {
+#ifdef __CUDA_ARCH__
   if constexpr (transposed) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -104,42 +111,76 @@ __device__ inline void load_matrices(unsigned (&out)[4], const uint4* row) {
                  : "r"(shared_address(row))
                  : "memory");
   }
-}
-
-/// sum += a b, 16 x 16 times 16 x 8.
-template <DType type>
-__device__ inline void multiply_matrices(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-#if __CUDA_ARCH__ >= 800
-  if constexpr (type == DType::bf16) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
 #else
-  for (int half = 0; half < 2; half++) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(half == 0 ? b0 : b1));
+  const int lane = static_cast<int>(threadIdx.x) % 32, major = lane / 4, minor = lane % 4 * 2;
+  for (int i = 0; i < 4; i++) {
+    if (transposed) {
+      const uint4* rows[2] = {__shfl_sync(~0u, row, 8 * i + minor), __shfl_sync(~0u, row, 8 * i + minor + 1)};
+      for (int j = 0; j < 2; j++)
+        rows[j] = reinterpret_cast<const uint4*>(reinterpret_cast<const unsigned*>(rows[j]) + major / 2);
+      const auto number = [&](int j) {
+        return *reinterpret_cast<const unsigned*>(rows[j]) >> major % 2 * 16 & 0xffffu;
+      };
+      out[i] = number(0) | number(1) << 16;
+    } else {
+      const uint4* from = __shfl_sync(~0u, row, 8 * i + major);
+      out[i] = reinterpret_cast<const unsigned*>(from)[minor / 2];
+    }
   }
 #endif
 }
 
+/// sum += a b, 16 x 16 times 16 x 8.
+template <DType type>
+__device__ inline void multiply_matrices(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  if constexpr (type == DType::bf16) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+#elif defined(__CUDA_ARCH__)
+#pragma unroll
+  for (int k = 0; k < 2; k++) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[k]));
+  }
+#else
+  // Where the instruction has the numbers: a[row][k] in lane row % 8 * 4 + k % 8 / 2, b[k][column] in lane
+  // column * 4 + k % 8 / 2, sum[row][column] as multiply_step says.
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int k = 0; k < 16; k++) {
+    float left[2], right[2];
+    for (int i = 0; i < 2; i++) {
+      left[i] = number_of<type>(__shfl_sync(~0u, a[k / 8 * 2 + i], lane / 4 * 4 + k % 8 / 2), k % 2);
+      right[i] = number_of<type>(__shfl_sync(~0u, b[k / 8], (lane % 4 * 2 + i) * 4 + k % 8 / 2), k % 2);
+    }
+    for (int i = 0; i < 4; i++) sum[i] += left[i / 2] * right[i % 2];
+  }
+#endif
+}
+
+/// multiply_step by tensor-core instructions.
 template <DType type, bool across, int weight_chunks, int m, int n>
 __device__ inline void multiply_on_tensor_cores(float (&sums)[m][n][4], const uint4* weights,
                                                 int first_output, const uint4* x, int first_token,
                                                 int tokens) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  unsigned b[n][4];
+  unsigned b[n][2][2];
 #pragma unroll
   for (int j = 0; j < n; j++) {
-    load_matrices<false>(b[j], x + chunk_place<step_chunks>(first_token + 8 * j + lane % 8, lane / 8));
+    unsigned pairs[4];
+    load_matrices<false>(pairs, x + chunk_place<step_chunks>(first_token + 8 * j + lane % 8, lane / 8));
+#pragma unroll
+    for (int i = 0; i < 4; i++) b[j][i / 2][i % 2] = pairs[i];
   }
 #pragma unroll
   for (int k = 0; k < 2; k++) {
@@ -157,12 +198,11 @@ __device__ inline void multiply_on_tensor_cores(float (&sums)[m][n][4], const ui
       for (int j = 0; j < n; j++) {
         // Of few tokens only; many may waste some.
         if (n <= 2 && first_token + 8 * j >= tokens) break;
-        multiply_matrices<type>(sums[i][j], a, b[j][2 * k], b[j][2 * k + 1]);
+        multiply_matrices<type>(sums[i][j], a, b[j][k]);
       }
     }
   }
 }
-#endif
 
 /// Numbers along the inputs that a lane takes at once: registers are few on a device.
 #ifdef __CUDA_ARCH__
@@ -202,13 +242,6 @@ __device__ inline void widen_halves(const unsigned (&bits)[8], float (&out)[8]) 
     words[i] |= (bits[i] & 0x8000u) << 16 | (words[i] >= 0x47800000u ? 0x7f800000u : 0u);
   }
   memcpy(out, words, sizeof out);
-}
-
-/// The first or second 16-bit number of a word.
-template <DType type>
-__device__ inline float number_of(unsigned word, int i) {
-  if constexpr (type == DType::f16) return half_bits_to_float(word >> (16 * i));
-  return i == 0 ? low_bf16(word) : high_bf16(word);
 }
 
 /// Numbers k and on of a row of a tile with step_chunks in a row; k is a multiple of their count.
