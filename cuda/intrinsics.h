@@ -113,18 +113,17 @@ __device__ inline void load_matrices(unsigned (&out)[4], const uint4* row) {
   }
 #else
   const int lane = static_cast<int>(threadIdx.x) % 32, major = lane / 4, minor = lane % 4 * 2;
+  const auto address = reinterpret_cast<unsigned long long>(row);
+  const auto word_of = [&](int from, int word) {
+    return reinterpret_cast<const unsigned*>(__shfl_sync(~0u, address, from))[word];
+  };
   for (int i = 0; i < 4; i++) {
     if (transposed) {
-      const uint4* rows[2] = {__shfl_sync(~0u, row, 8 * i + minor), __shfl_sync(~0u, row, 8 * i + minor + 1)};
-      for (int j = 0; j < 2; j++)
-        rows[j] = reinterpret_cast<const uint4*>(reinterpret_cast<const unsigned*>(rows[j]) + major / 2);
-      const auto number = [&](int j) {
-        return *reinterpret_cast<const unsigned*>(rows[j]) >> major % 2 * 16 & 0xffffu;
-      };
-      out[i] = number(0) | number(1) << 16;
+      const unsigned first = word_of(8 * i + minor, major / 2) >> major % 2 * 16;
+      const unsigned second = word_of(8 * i + minor + 1, major / 2) >> major % 2 * 16;
+      out[i] = (first & 0xffffu) | second << 16;
     } else {
-      const uint4* from = __shfl_sync(~0u, row, 8 * i + major);
-      out[i] = reinterpret_cast<const unsigned*>(from)[minor / 2];
+      out[i] = word_of(8 * i + major, minor / 2);
     }
   }
 #endif

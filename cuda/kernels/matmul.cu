@@ -11,6 +11,8 @@
 // o t operations for 2 (o + t) bytes, large ones 64 for each byte; at 5.5 TB/s (4090: 5) this is 350 T
 // operations a second on an H100 (there a product that shares tiles between blocks would do more), and more
 // than a 4090 has. fp32 weights are multiplied without tensor cores: 67 T (4090: 83 T) operations.
+#include "cuda/kernels/matmul.h"
+
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -20,7 +22,6 @@
 
 #include "core/checked.h"
 #include "core/error.h"
-#include "cuda/kernels/matmul.h"
 #include "cuda/kernels/vector.h"
 #include "cuda/launch.h"
 #include "cuda/shared.h"
