@@ -9,15 +9,18 @@
 
 namespace rwkv {
 
-Extent extent_of(const std::vector<LayerPlan>& plan, int64_t chunk) {
-  constexpr int64_t streamed_span = 4096;  // enough that computing takes as long as fetching
-  bool streamed = std::ranges::any_of(plan, [](const LayerPlan& p) { return p.streamed; });
-  return {chunk, streamed ? round_up(std::max(streamed_span, chunk), chunk) : chunk};
+Extent extent_of(const Config& config, const std::vector<LayerPlan>& plan, int64_t chunk) {
+  constexpr int64_t long_enough = 4096;
+  std::vector<StreamedPart> parts = streamed_parts(config, plan);
+  if (parts.empty()) return {chunk, chunk};
+  int64_t carried = config.n_embd + (config.version == Version::v7 ? config.n_att : 0);  // Lifetime::layers
+  int64_t tokens = std::min(static_cast<int64_t>(slot_bytes(parts)) / (carried * 4), long_enough);
+  return {chunk, std::max(tokens / chunk, int64_t{1}) * chunk};
 }
 
 Executor::Executor(std::shared_ptr<const Model> model, int64_t chunk) : model_(std::move(model)) {
   if (chunk < 1 || chunk > 65536) throw Error(fmt::format("chunk {}: from 1 to 65536 tokens", chunk));
-  extent_ = extent_of(model_->plan(), chunk);
+  extent_ = extent_of(model_->config(), model_->plan(), chunk);
   open_stages();
   const Config& c = model_->config();
   key_.reserve(static_cast<size_t>(c.n_layer) + 1);

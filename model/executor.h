@@ -15,8 +15,9 @@
 namespace rwkv {
 
 /// How many tokens a model takes at once when chunks have this length: with streamed layers a span has
-/// several chunks.
-Extent extent_of(const std::vector<LayerPlan>& plan, int64_t chunk);
+/// several chunks, as many as make computing a layer about as long as fetching it, in no more memory than a
+/// slot.
+Extent extent_of(const Config& config, const std::vector<LayerPlan>& plan, int64_t chunk);
 
 /// Owns the activations, the operators' queues and what streaming needs: one thread at a time may use an
 /// executor; several executors may share a model. After construction forward() allocates nothing.

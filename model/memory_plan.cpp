@@ -45,14 +45,17 @@ std::optional<Strategy> with_layers(const Strategy& strategy, size_t segment, in
   return s;
 }
 
-std::string gigabytes(uint64_t bytes) { return fmt::format("{:.2f} GB", static_cast<double>(bytes) / 1e9); }
+std::string size_text(uint64_t bytes) {
+  auto value = static_cast<double>(bytes);
+  return value < 1e9 ? fmt::format("{:.1f} MB", value / 1e6) : fmt::format("{:.2f} GB", value / 1e9);
+}
 
 }  // namespace
 
 std::vector<DeviceMemory> memory_plan(const Config& config, const std::vector<LayerPlan>& plan, int64_t chunk,
                                       Devices devices) {
   std::vector<DeviceMemory> all;
-  Extent extent = extent_of(plan, chunk);
+  Extent extent = extent_of(config, plan, chunk);
   for (size_t i = 0; i < plan.size(); i++) {
     Device* device = device_of(plan[i], devices);
     if (device == nullptr) throw Error(fmt::format("there is no device for layer {}", i));
@@ -113,8 +116,8 @@ void check_device_memory(const Config& config, const Strategy& strategy, int64_t
     throw Error(fmt::format(
         "strategy '{}': {} has {} free, but {} are needed (weights {}, slots {}, state {}, activations "
         "{}); {}",
-        to_string(strategy), m.device->description(), gigabytes(free), gigabytes(m.total()),
-        gigabytes(m.weights), gigabytes(m.slots), gigabytes(m.state), gigabytes(m.activations),
+        to_string(strategy), m.device->description(), size_text(free), size_text(m.total()),
+        size_text(m.weights), size_text(m.slots), size_text(m.state), size_text(m.activations),
         fitting.segments.empty() ? "nothing fits: use a cpu strategy"
                                  : fmt::format("fits with: {}", to_string(fitting))));
   }
