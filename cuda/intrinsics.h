@@ -27,51 +27,81 @@ template <DType type>
 constexpr bool has_tensor_cores = false;
 #endif
 
-// --- Copies to shared memory ---
-// They are done for this thread after wait_for_copies, for others after a barrier behind it.
-
 #ifdef __CUDACC__
 __device__ inline unsigned shared_address(const void* p) {
   return static_cast<unsigned>(__cvta_generic_to_shared(p));
 }
 #endif
 
-/// 16 bytes, aligned to 16.
-__device__ inline void copy_async(uint4* to, const void* from) {
+/// A thread's copies from global to shared memory, for which it does not wait. They make groups; a group is
+/// done for this thread after a wait, for others after a barrier behind it.
+class AsyncCopies {
+ public:
+  /// 16 bytes, aligned to 16.
+  __device__ void copy(uint4* to, const void* from) {
 #ifdef __CUDA_ARCH__
-  if constexpr (has_async_copies) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
-    return;
+    if constexpr (has_async_copies) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
+                   : "memory");
+    } else {
+      *to = *static_cast<const uint4*>(from);
+    }
+#else
+    copies_[end_++ % capacity] = {to, nullptr, from, groups_};
+#endif
   }
-#endif
-  *to = *static_cast<const uint4*>(from);
-}
 
-/// 4 bytes, aligned to 4.
-__device__ inline void copy_async(unsigned* to, const float* from) {
+  /// 4 bytes, aligned to 4.
+  __device__ void copy(unsigned* to, const float* from) {
 #ifdef __CUDA_ARCH__
-  if constexpr (has_async_copies) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from) : "memory");
-    return;
+    if constexpr (has_async_copies) {
+      asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(to)), "l"(from)
+                   : "memory");
+    } else {
+      *to = __float_as_uint(*from);
+    }
+#else
+    copies_[end_++ % capacity] = {nullptr, to, from, groups_};
+#endif
   }
-#endif
-  *to = __float_as_uint(*from);
-}
 
-/// Ends a group of copies; it may have none.
-__device__ inline void commit_copies() {
+  /// Ends a group; it may have no copies.
+  __device__ void commit() {
 #ifdef __CUDA_ARCH__
-  if constexpr (has_async_copies) asm volatile("cp.async.commit_group;" ::: "memory");
+    if constexpr (has_async_copies) asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+    groups_++;
 #endif
-}
+  }
 
-/// Until all groups of this thread are done but the last `pending`.
-template <int pending>
-__device__ inline void wait_for_copies() {
+  /// Until all groups are done but the last `pending`.
+  template <int pending>
+  __device__ void wait() {
 #ifdef __CUDA_ARCH__
-  if constexpr (has_async_copies) asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+    if constexpr (has_async_copies) asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+#else
+    for (; begin_ < end_ && copies_[begin_ % capacity].group < groups_ - pending; begin_++) {
+      const Copy& c = copies_[begin_ % capacity];
+      if (c.chunk != nullptr) *c.chunk = *static_cast<const uint4*>(c.from);
+      if (c.word != nullptr) *c.word = __float_as_uint(*static_cast<const float*>(c.from));
+    }
 #endif
-}
+  }
+
+#ifndef __CUDA_ARCH__
+ private:
+  // The emulated device copies when it is waited for, as late as a device may.
+  struct Copy {
+    uint4* chunk;
+    unsigned* word;
+    const void* from;
+    int group;
+  };
+  static constexpr int capacity = 64;  // copies under way at once
+  Copy copies_[capacity];
+  int begin_ = 0, end_ = 0, groups_ = 0;
+#endif
+};
 
 // --- Products of tiles ---
 

@@ -88,7 +88,7 @@ struct XCopies {
            static_cast<int64_t>(first_input) * element_bytes<type>;
   }
 
-  __device__ void start(int step, uint4* tile) const {
+  __device__ void start(AsyncCopies& copies, int step, uint4* tile) const {
 #pragma unroll
     for (int i = 0; i < count; i++) {
       const int to_row = row + i * (Shape::group_threads / step_chunks);
@@ -96,19 +96,20 @@ struct XCopies {
       const std::byte* source = from + i * apart + step * 64;
       uint4* to = tile + chunk_place<step_chunks>(to_row, chunk);
       if (type != DType::f32 || (aligned && first_input + step * step_inputs<type> + 4 <= inputs)) {
-        copy_async(to, source);
+        copies.copy(to, source);
       } else {
-        start_by_element(step, reinterpret_cast<const float*>(source), reinterpret_cast<unsigned*>(to));
+        start_by_element(copies, step, reinterpret_cast<const float*>(source),
+                         reinterpret_cast<unsigned*>(to));
       }
     }
   }
 
-  __device__ void start_by_element(int step, const float* source, unsigned* to) const {
+  __device__ void start_by_element(AsyncCopies& copies, int step, const float* source, unsigned* to) const {
     const int left = inputs - first_input - step * step_inputs<type>;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       if (i < left) {
-        copy_async(to + i, source + i);
+        copies.copy(to + i, source + i);
       } else {
         to[i] = 0;
       }
@@ -140,7 +141,7 @@ struct WeightCopies {
     beyond = at >= p.row_bytes;
   }
 
-  __device__ void start(int step, uint4* tile) const {
+  __device__ void start(AsyncCopies& copies, int step, uint4* tile) const {
     if (across && beyond) return;
 #pragma unroll
     for (int i = 0; i < count; i++) {
@@ -149,7 +150,7 @@ struct WeightCopies {
       if (across && first_input + step * step_inputs<type> + to_row >= inputs) {
         *to = make_uint4(0, 0, 0, 0);
       } else if (across || to_row < rows) {
-        copy_async(to, from + i * apart + step * step_bytes);
+        copies.copy(to, from + i * apart + step * step_bytes);
       }
     }
   }
@@ -210,7 +211,7 @@ struct WeightCopies<DType::i8, across, Shape> {
     beyond = output >= p.outputs;
   }
 
-  __device__ void start(int step, uint4*) {
+  __device__ void start(AsyncCopies&, int step, uint4*) {
     weights = make_uint4(0, 0, 0, 0);
     scale = 0;
     if (beyond || (across && first_input + step * step_inputs<DType::f16> + row >= inputs)) return;

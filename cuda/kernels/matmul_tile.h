@@ -53,29 +53,30 @@ __device__ inline void sum_up(const ChunkProduct& p, const Place& place, uint4* 
 
   WeightCopies<type, across, Shape> weights(p, place, begin);
   const XCopies<operand, Shape> x(p, place, begin);
+  AsyncCopies copies;
   for (int i = 0; i < tile_stages - 1; i++) {
     uint4* stage = shared + i * Shape::stage;
     if (i < steps) {
-      weights.start(i, stage);
-      x.start(i, stage + Shape::weight_tile);
+      weights.start(copies, i, stage);
+      x.start(copies, i, stage + Shape::weight_tile);
       weights.finish(stage);
     }
-    commit_copies();
+    copies.commit();
   }
   Sums<Shape> sums;
   sums.clear();
   int left = segment_steps, current = 0, next = tile_stages - 1;
   for (int i = 0; i < steps; i++) {
-    wait_for_copies<tile_stages - 2>();
+    copies.wait<tile_stages - 2>();
     group_barrier<Shape>();
     const uint4* stage = shared + current * Shape::stage;
     uint4* next_stage = shared + next * Shape::stage;
     const bool more = i + tile_stages - 1 < steps;
     if (more) {
-      weights.start(i + tile_stages - 1, next_stage);
-      x.start(i + tile_stages - 1, next_stage + Shape::weight_tile);
+      weights.start(copies, i + tile_stages - 1, next_stage);
+      x.start(copies, i + tile_stages - 1, next_stage + Shape::weight_tile);
     }
-    commit_copies();
+    copies.commit();
     if (has_work) {
       multiply_step<operand, across, weight_chunks>(sums.v, stage, first_output, place.outputs,
                                                     stage + Shape::weight_tile, first_token, place.tokens);
