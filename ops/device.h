@@ -18,7 +18,7 @@ class Slots {
   virtual ~Slots() = default;
 
   /// Copies staging memory into the slot's, when its last readers are done. Returns at once; `from` stays as
-  /// it is until the slot is acquired and released.
+  /// it is until operators that were queued after acquire() are known to be done.
   virtual void fill(int slot, std::byte* to, const std::byte* from, size_t bytes) = 0;
   /// Operators that are queued from now on run when the slot is filled.
   virtual void acquire(int slot) = 0;
@@ -48,10 +48,11 @@ class Device {
   /// then copy it into staging memory.
   virtual Buffer pin(std::span<const std::byte> bytes) = 0;
 
-  /// Copies between the host's memory and this device's, and waits.
+  /// Copies between the host's memory and this device's, and waits for that, but for no operators: see
+  /// Ops::synchronize().
   virtual void copy_in(std::byte* device, const std::byte* host, size_t bytes) = 0;
   virtual void copy_out(std::byte* host, const std::byte* device, size_t bytes) = 0;
-  /// Copies within this device's memory, and waits.
+  /// Copies within this device's memory; likewise.
   virtual void copy(std::byte* to, const std::byte* from, size_t bytes) = 0;
 
   /// Bytes of this device's memory that operators take after Ops::reserve().

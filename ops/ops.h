@@ -130,18 +130,20 @@ class Ops {
   };
   void reserve(const Limits& limits) { do_reserve(limits); }
 
-  /// Operators of a device may be queued: then they run later, in order, and only these wait for them.
-  /// Host memory may be changed as soon as a call returns. `to` and `from` are dense.
+  /// Operators of a device may be queued: then they run later, in order, and only download() and synchronize()
+  /// wait for them. Tensors stay until then; host memory may be changed as soon as a call returns. `to` and
+  /// `from` are dense.
   void upload(const Tensor& to, const float* host);
   void download(float* host, const Tensor& from);
   /// Waits for everything. Errors of queued work are thrown here at the latest.
   virtual void synchronize() = 0;
-  /// A dense tensor of another device of the same kind, after everything in the queue of `source`.
+  /// A dense tensor of another device of the same kind, after everything in the queue of `source`; what is
+  /// queued there afterwards may change it.
   void receive(const Tensor& to, Ops& source, const Tensor& from);
 
-  /// Calls `work`, which only queues operators, the same ones with the same arguments for the same key; a
-  /// device may record them and afterwards run its record instead (a CUDA graph). A key is what the arguments
-  /// depend on, such as the addresses of a state.
+  /// Calls `work`, which only queues operators, and no embed, upload, download or receive, the same ones with
+  /// the same arguments for the same key; a device may record them and afterwards run its record instead (a
+  /// CUDA graph). A key is what the arguments depend on, such as the addresses of a state.
   virtual void repeat(std::span<const void* const> key, const std::function<void()>& work);
 
   /// out[t] = table[tokens[t]]. out [T, D]; table [vocabulary, D], plain, fp32, fp16 or bf16, in host memory
@@ -157,7 +159,9 @@ class Ops {
   /// On the CPU inputs are rounded to bf16 for bf16 weights and otherwise stay fp32, with widened weights. On
   /// a CUDA device inputs stay fp32 for one token; for several they are rounded to bf16 for bf16 weights, and
   /// for fp16 and int8 weights, after scaling each token's inputs by a power of two to at most 2^15, to fp16,
-  /// and so are int8 weights. Weights must be finite: those of an input that is zero may not be read.
+  /// and so are int8 weights. Weights must be finite: those of an input that is zero may not be read. For one
+  /// token, outputs that are decay, a, g or v_gate of the recurrence which is the next operator may exist only
+  /// there and never reach their memory.
   void matmul(std::span<const Product> products);
 
   void wkv4(const Wkv4& wkv);
