@@ -21,11 +21,11 @@ CudaOps& cuda_ops(Ops& ops) {
   return *own;
 }
 
-// The runtime copies from and to pageable memory; the default stream waits for no other.
+// In the default stream, which waits for no queue. The runtime stages pageable memory.
 void copy_and_wait(int device, std::byte* to, const std::byte* from, size_t bytes, cudaMemcpyKind kind) {
   set_device(device);
   if (bytes == 0) return;
-  check(cudaMemcpy(to, from, bytes, kind), "copy memory");
+  check(cudaMemcpyAsync(to, from, bytes, kind, nullptr), "copy memory");
   check(cudaStreamSynchronize(nullptr), "copy memory");
 }
 

@@ -45,7 +45,6 @@ void CudaOps::do_reserve(const Limits& limits) {
   staging_.reserve(std::min(static_cast<size_t>(limits.transfer_bytes), Staging::largest_piece));
   const size_t operands = operand_bytes(limits), sums = sum_bytes(limits);
   if (operands <= workspace_.operand_bytes && sums <= workspace_.sum_bytes) return;
-  queue();
   records_.clear();  // they know the addresses of the old ones
   if (operands > workspace_.operand_bytes) {
     operands_ = allocate(device(), operands);

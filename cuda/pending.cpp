@@ -26,8 +26,7 @@ std::span<const Product> Pending::take() {
 
 bool Pending::end_in(const Tensor& x) const {
   const Product& p = products_[0];
-  return count_ == 1 && (p.epilogue == Epilogue::add || p.epilogue == Epilogue::gated_add) &&
-         x.data == p.out.data && x.rows() == 1 && x.cols() == p.out.cols();
+  return count_ == 1 && x.data == p.out.data && x.rows() == 1 && x.cols() == p.out.cols();
 }
 
 // Each head computes its channels of the inputs while others already write what they own. So no product may
@@ -35,14 +34,14 @@ bool Pending::end_in(const Tensor& x) const {
 bool Pending::feed(std::span<const Tensor> inputs, std::initializer_list<Tensor> others,
                    std::initializer_list<Tensor> written) const {
   if (count_ == 0 || count_ > inputs.size()) return false;
+  const int64_t width = written.begin()->cols();
   auto good = [&](const Product& p) {
     auto is_out = [&p](const Tensor& t) { return t.data == p.out.data; };
     auto is_read = [&p](const Tensor& t) { return overlap(t, p.x) || overlap(t, p.bias); };
     const bool is_function = p.epilogue != Epilogue::add && p.epilogue != Epilogue::gated_add &&
                              p.epilogue != Epilogue::biased_mix;  // those read what is at the output or a, b
-    return p.weight.layout == Layout::cuda_blocks && is_function && p.out.cols() == inputs[0].cols() &&
+    return p.weight.layout == Layout::cuda_blocks && is_function && p.out.cols() == width &&
            std::ranges::count_if(inputs, is_out) == 1 &&
-           std::ranges::count_if(products(), [&](const Product& q) { return is_out(q.out); }) == 1 &&
            std::ranges::none_of(others, [&p](const Tensor& t) { return overlap(t, p.out); }) &&
            std::ranges::none_of(written, is_read);
   };
@@ -50,7 +49,7 @@ bool Pending::feed(std::span<const Tensor> inputs, std::initializer_list<Tensor>
 }
 
 bool Pending::feed(const Wkv5& w) const {
-  if (w.r.rows() != 1 || w.decay.rank != 2) return false;
+  if (w.r.rows() != 1) return false;
   return feed(std::span(&w.decay, 1), {w.r, w.k, w.v, w.first, w.norm.weight, w.norm.bias, w.gate},
               {w.out, w.state});
 }

@@ -20,7 +20,7 @@ class Pending {
   /// The products, which are pending no longer; good until the next ones are kept.
   std::span<const Product> take();
 
-  /// Whether they are one product that adds to `x`: then an operator that normalizes x can be its tail.
+  /// Whether they are one product, whose output is `x`: an operator that normalizes x can be its tail.
   [[nodiscard]] bool end_in(const Tensor& x) const;
   /// Whether they give nothing but inputs of the recurrence that it can compute itself.
   [[nodiscard]] bool feed(const Wkv5& wkv) const;

@@ -112,8 +112,13 @@ TEST_CASE("slots: filled and never acquired, they go when the copies are done") 
     auto device = cuda::open(0);
     auto ops = device->make_ops();
     Buffer staging = device->allocate_staging(4000), memory = device->allocate(4000);
+    std::ranges::fill(staging.bytes(), std::byte{7});
     auto slots = device->make_slots(*ops, 2);
     for (int i = 0; i < 5; i++) slots->fill(i % 2, memory.data() + i % 2 * 2000, staging.data(), 2000);
+    slots.reset();
+    std::vector<std::byte> filled(4000);
+    device->copy_out(filled.data(), memory.data(), 4000);
+    CHECK(std::ranges::all_of(filled, [](std::byte b) { return b == std::byte{7}; }));
   });
 }
 
