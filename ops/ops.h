@@ -130,9 +130,9 @@ class Ops {
   };
   void reserve(const Limits& limits) { do_reserve(limits); }
 
-  /// Operators of a device may be queued: then they run later, in order, and only download() and synchronize()
-  /// wait for them. Tensors stay until then; host memory may be changed as soon as a call returns. `to` and
-  /// `from` are dense.
+  /// Operators of a device may be queued: then they run later, in order, and only download() and
+  /// synchronize() wait for them. Tensors stay until then; host memory may be changed as soon as a call
+  /// returns. `to` and `from` are dense.
   void upload(const Tensor& to, const float* host);
   void download(float* host, const Tensor& from);
   /// Waits for everything. Errors of queued work are thrown here at the latest.
@@ -160,8 +160,8 @@ class Ops {
   /// a CUDA device inputs stay fp32 for one token; for several they are rounded to bf16 for bf16 weights, and
   /// for fp16 and int8 weights, after scaling each token's inputs by a power of two to at most 2^15, to fp16,
   /// and so are int8 weights. Weights must be finite: those of an input that is zero may not be read. For one
-  /// token, outputs that are decay, a, g or v_gate of the recurrence which is the next operator may exist only
-  /// there and never reach their memory.
+  /// token, outputs that are decay, a, g or v_gate of the recurrence which is the next operator may exist
+  /// only there and never reach their memory.
   void matmul(std::span<const Product> products);
 
   void wkv4(const Wkv4& wkv);

@@ -28,8 +28,9 @@ class Stage {
                                                random_.uniforms(rows * cols, 0.1, 0.9)));
   }
   Norm norm() { return {vector(), vector()}; }
-  Wkv5 wkv5() {
-    return {matrix(), matrix(), matrix(), matrix(), vector(), norm(), matrix(), state(), matrix()};
+  Wkv5 wkv5(int64_t tokens = 1) {
+    auto m = [&] { return matrix(tokens); };
+    return {m(), m(), m(), m(), vector(), norm(), m(), state(), m()};
   }
   Wkv7 wkv7(int64_t tokens = 1) {
     auto m = [&] { return matrix(tokens); };
@@ -199,6 +200,12 @@ TEST_CASE("fusion: products of other kinds are launched before the recurrence") 
     Wkv7 w = s.wkv7(2);
     s.matmul({s.product(w.decay.slice_rows(0, 1))});
     s.ops.wkv7(w);
+    return s.values();
+  });
+  check_as_separate([](Stage& s) {
+    Wkv5 w = s.wkv5(2);
+    s.matmul({s.product(w.decay.slice_rows(0, 1))});
+    s.ops.wkv5(w);
     return s.values();
   });
 }

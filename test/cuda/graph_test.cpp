@@ -94,6 +94,27 @@ TEST_CASE("repeat: each of several keys has its record; more than are kept take 
   });
 }
 
+TEST_CASE("repeat: all of a key counts") {
+  on_device(1, [] {
+    auto device = cuda::open(0);
+    auto ops = device->make_ops();
+    std::vector<float> ones(50, 1.0f), zeros(50);
+    DeviceTensor x(*device, {1, 50}, ones), weight(*device, {50}, ones), out(*device, {1, 50}, zeros);
+    const void* key[] = {&x, &weight, &out};
+    for (size_t length : {2, 1, 3, 0}) {
+      int calls = 0;
+      for (int i = 0; i < 3; i++) {
+        ops->repeat(std::span(key).first(length), [&] {
+          calls++;
+          ops->layer_norm(out, x, {weight, weight});
+        });
+      }
+      CHECK(calls == 2);
+    }
+    ops->synchronize();
+  });
+}
+
 TEST_CASE("repeat: records are forgotten when the memory changes that they use") {
   on_device(2, [] {
     auto device = cuda::open(0);
@@ -177,6 +198,7 @@ TEST_CASE("repeat: a record that is running when it is replaced or forgotten run
         const void* key[] = {out.get()};
         for (int i = 0; i < 3; i++) ops->repeat(key, [&] { ops->layer_norm(*out, x, {weight, weight}); });
       }
+      ops->reserve({10, 640, 100, 4});
     }
     for (const auto& out : outs) CHECK(out->values() == ones);
   });
