@@ -72,16 +72,16 @@ Buffer allocate_pinned(int device, size_t bytes) {
 
 Buffer pin(int device, std::span<const std::byte> bytes) {
   set_device(device);
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto address = reinterpret_cast<uintptr_t>(bytes.data());
-  const uintptr_t begin = address / page * page, end = (address + bytes.size() + page - 1) / page * page;
-  auto* pages = reinterpret_cast<void*>(begin);
-  if (cudaHostRegister(pages, end - begin, cudaHostRegisterPortable | cudaHostRegisterReadOnly) !=
-      cudaSuccess) {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t before = reinterpret_cast<uintptr_t>(bytes.data()) % page;
+  auto* data = const_cast<std::byte*>(bytes.data());
+  std::byte* pages = data - before;
+  const size_t size = (before + bytes.size() + page - 1) / page * page;
+  if (cudaHostRegister(pages, size, cudaHostRegisterPortable | cudaHostRegisterReadOnly) != cudaSuccess) {
     cudaGetLastError();
     return {};
   }
-  return make_buffer(device, const_cast<std::byte*>(bytes.data()), bytes.size(), pages, cudaHostUnregister);
+  return make_buffer(device, data, bytes.size(), pages, cudaHostUnregister);
 }
 
 }  // namespace rwkv::cuda

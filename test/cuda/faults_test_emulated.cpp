@@ -145,16 +145,16 @@ TEST_CASE("faults: any call that fails gives one line, or is made good; nothing 
     restart(settings);
     Result good = outcome();
     REQUIRE(good.error == "");
-    for (auto [operation, error] : kinds) {
+    for (const auto& kind : kinds) {
       restart(settings);
       outcome();
-      int calls = emulator::calls(operation);
+      int calls = emulator::calls(kind.operation);
       CHECK(calls > 0);
       for (int n = 1; n <= calls; n++) {
-        CAPTURE(static_cast<int>(operation));
+        CAPTURE(static_cast<int>(kind.operation));
         CAPTURE(n);
         restart(settings);
-        emulator::fail_call(operation, n, error);
+        emulator::fail_call(kind.operation, n, kind.error);
         Result result = outcome();
         if (result.error.empty()) {
           CHECK(same_bits(result.values, good.values));

@@ -20,7 +20,7 @@ class Decoder {
   Decoder(Device& device, Ops& ops, Version version)
       : ops_(ops), model_(device, version, DType::f16, true, 2) {}
 
-  SmallModel::State make_state() const { return model_.make_state(); }
+  [[nodiscard]] SmallModel::State make_state() const { return model_.make_state(); }
 
   std::vector<float> decode(int32_t token, const SmallModel::State& state, bool repeated) {
     const void* key[] = {state.memory.data(), &model_};
