@@ -64,9 +64,9 @@ std::span<const std::byte> Loader::file_bytes(const Group& group) const {
   return {first.data(), last.data() + last.size()};
 }
 
-void Loader::advance(uint64_t bytes) {
+void Loader::advance(uint64_t bytes, const char* what) {
   done_ += bytes;
-  if (progress_) progress_("loading weights", done_, total_);
+  if (progress_) progress_(what, done_, total_);
 }
 
 template <class Sink>
@@ -103,7 +103,7 @@ void Loader::place_on_host(const Group& group) {
       addresses_[i] = buffer.data();
       model_.buffers_.push_back(std::move(buffer));
       model_.converted_bytes_ += bytes;
-      advance(bytes);
+      advance(bytes, "converting weights");
     } else {
       done_ += bytes;
     }

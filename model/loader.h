@@ -31,7 +31,7 @@ class Loader {
   // The tensors of the group in their wanted form, one after the other; sink(offset in the group, bytes).
   template <class Sink>
   void convert(const Group& group, Sink sink);
-  void advance(uint64_t bytes);
+  void advance(uint64_t bytes, const char* what = "loading weights");
 
   Model& model_;
   const Progress& progress_;
