@@ -1,4 +1,4 @@
-// What CUDA C++ has no words for: copies that the thread does not wait for, and the tensor cores. Each
+// What CUDA C++ has no words for: what a thread asks for and does not wait for, and the tensor cores. Each
 // function has a twin in plain C++, for the emulated device and for devices that lack the instructions.
 //
 // Tiles in shared memory are rows of 16-byte chunks. Chunks change places within their row so that eight rows
@@ -32,6 +32,15 @@ __device__ inline unsigned shared_address(const void* p) {
   return static_cast<unsigned>(__cvta_generic_to_shared(p));
 }
 #endif
+
+/// Asks for the address's cache line to come to the second-level cache.
+__device__ inline void prefetch(const void* address) {
+#ifdef __CUDA_ARCH__
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#else
+  static_cast<void>(address);
+#endif
+}
 
 /// A thread's copies from global to shared memory, for which it does not wait. They make groups; a group is
 /// done for this thread after a wait, for others after a barrier behind it.

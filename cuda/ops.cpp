@@ -56,6 +56,7 @@ void CudaOps::do_reserve(const Limits& limits) {
     workspace_.sums = reinterpret_cast<float*>(sums_.data());
     workspace_.sum_bytes = sums;
   }
+  library_.look(queue_, limits, workspace_);
 }
 
 // --- Transfers ---

@@ -7,6 +7,7 @@
 #include "core/buffer.h"
 #include "cuda/graph.h"
 #include "cuda/kernels/kernels.h"
+#include "cuda/library.h"
 #include "cuda/pending.h"
 #include "cuda/queue.h"
 #include "cuda/staging.h"
@@ -57,6 +58,7 @@ class CudaOps final : public Ops {
   Event sent_, arrived_;
   Buffer operands_, sums_, counters_;
   Workspace workspace_;
+  FasterLibrary library_;
   Pending pending_;
   Records records_;
   bool repeating_ = false;

@@ -18,12 +18,34 @@ constexpr int max_mixes = 6;
 /// Counters of a workspace.
 constexpr int max_counters = 256;
 
+/// y = x W^T for a long chunk and fp16 or bf16 weights.
+struct LibraryProduct {
+  DType dtype;
+  const std::byte *weight, *x;  ///< [outputs][weight_stride], [tokens][x_stride]
+  float* y;                     ///< [tokens][outputs]
+  int outputs, tokens, inputs;  ///< inputs with padding that is zero on both sides
+  int weight_stride, x_stride;  ///< in elements
+};
+
+/// Who computes such products instead of matmul's own kernels: cuda/library.h.
+class ProductLibrary {
+ public:
+  virtual ~ProductLibrary() = default;
+  /// Queues it, in the queue that this belongs to. False, and nothing is queued, when it cannot.
+  virtual bool multiply(const LibraryProduct& product) = 0;
+};
+/// Tokens of a chunk from which matmul asks a library.
+constexpr int library_tokens = 256;
+
 /// Device memory that operators need beside their operands; one for each queue.
 struct Workspace {
   std::byte* operands = nullptr;  ///< matmul: inputs of products as tensor cores read them
   float* sums = nullptr;          ///< matvec: partial sums of an input_rows product
   unsigned* counters = nullptr;   ///< max_counters; zero whenever no kernel runs
   size_t operand_bytes = 0, sum_bytes = 0;
+  ProductLibrary* library = nullptr;  ///< where there is one that is faster
+  float* library_sums = nullptr;      ///< what it computes, before the epilogue
+  size_t library_sum_bytes = 0;
 };
 /// Sizes for these limits.
 size_t operand_bytes(const Ops::Limits& limits);

@@ -208,6 +208,45 @@ void multiply(DType dtype, Layout layout, const Tile* wanted, ChunkProducts& pro
   }
 }
 
+constexpr int finish_threads = 256;
+
+__global__ void __launch_bounds__(finish_threads)
+    finish_kernel(const ChunkProduct p, const float* sums, int first_token) {
+  const int output = static_cast<int>(blockIdx.x * finish_threads + threadIdx.x);
+  const int token = static_cast<int>(blockIdx.y);
+  if (output < p.outputs)
+    store_sum(p, sums[static_cast<int64_t>(token) * p.outputs + output], first_token + token, output);
+}
+
+/// By the library, as many tokens at once as there is memory for their sums. False when it does not want to.
+bool multiply_by_library(const Product& product, const ChunkProduct& p, int tokens,
+                         const Workspace& workspace, cudaStream_t stream) {
+  constexpr int fewest = 64, most = 4096;  // of a slice
+  const DType dtype = product.weight.dtype;
+  if (workspace.library == nullptr || tokens < library_tokens || p.inputs == 0 || p.outputs == 0 ||
+      product.weight.layout != Layout::cuda_blocks || (dtype != DType::f16 && dtype != DType::bf16)) {
+    return false;
+  }
+  const auto room = static_cast<int64_t>(workspace.library_sum_bytes / sizeof(float)) / p.outputs;
+  const auto slice = static_cast<int>(std::min<int64_t>(room, most));
+  if (slice < fewest) return false;
+  for (int begin = 0; begin < tokens; begin += slice) {
+    const int count = std::min(slice, tokens - begin);
+    const int inputs = static_cast<int>(p.row_bytes / 2), x_stride = static_cast<int>(p.x_row_bytes / 2);
+    const LibraryProduct part = {
+        dtype,  p.weight, p.x + begin * p.x_row_bytes, workspace.library_sums, p.outputs, count, inputs,
+        inputs, x_stride};
+    if (!workspace.library->multiply(part)) {
+      if (begin > 0) throw Error("matmul: the library took some tokens of a chunk and not the others");
+      return false;
+    }
+    const dim3 grid(static_cast<unsigned>((p.outputs + finish_threads - 1) / finish_threads),
+                    static_cast<unsigned>(count));
+    launch(finish_kernel, grid, finish_threads, 0, stream, p, workspace.library_sums, begin);
+  }
+  return true;
+}
+
 /// At most max_products.
 void matmul_together(std::span<const Product> products, const Tile* tile, const Workspace& workspace,
                      cudaStream_t stream) {
@@ -216,13 +255,16 @@ void matmul_together(std::span<const Product> products, const Tile* tile, const 
   std::array<ChunkProduct, max_products> all{};
   for (size_t i = 0; i < products.size(); i++) all[i] = chunk_product(products[i], preparation);
   preparation.launch(stream);
+  std::array<bool, max_products> done{};
+  for (size_t i = 0; i < products.size() && tile == nullptr; i++)
+    done[i] = multiply_by_library(products[i], all[i], static_cast<int>(tokens), workspace, stream);
   for (const Layout layout : {Layout::cuda_blocks, Layout::input_rows}) {
     for (const DType dtype : {DType::f16, DType::bf16, DType::i8, DType::f32}) {
       ChunkProducts group{};
       group.tokens = static_cast<int>(tokens);
       for (size_t i = 0; i < products.size(); i++) {
         const Tensor& weight = products[i].weight;
-        if (weight.layout == layout && weight.dtype == dtype && all[i].outputs > 0)
+        if (weight.layout == layout && weight.dtype == dtype && all[i].outputs > 0 && !done[i])
           group.list[group.count++] = all[i];
       }
       if (group.count > 0) multiply(dtype, layout, tile, group, stream);

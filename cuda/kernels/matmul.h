@@ -52,6 +52,18 @@ __device__ inline float power_of_two(int exponent) {
   return __uint_as_float(static_cast<unsigned>(exponent + 127) << 23);
 }
 
+/// y * 2^-exponent, where 2^-exponent itself may be no float.
+__device__ inline float scale_down(float y, int exponent) {
+  const int half = exponent / 2;
+  return y * power_of_two(-half) * power_of_two(half - exponent);
+}
+
+/// Stores the outcome of a sum.
+__device__ inline void store_sum(const ChunkProduct& p, float sum, int token, int output) {
+  if (p.exponents != nullptr) sum = scale_down(sum, p.exponents[token]);
+  store_result(p.epilogue, sum, token, output);
+}
+
 /// Queues the kernel. first_tile of each product is set; `tiles` is their number in all.
 template <DType type>
 void multiply_chunk(Layout layout, Tile tile, const ChunkProducts& products, unsigned tiles,

@@ -92,18 +92,6 @@ __device__ inline void sum_up(const ChunkProduct& p, const Place& place, uint4* 
   }
 }
 
-/// y * 2^-exponent, where 2^-exponent itself may be no float.
-__device__ inline float scale_down(float y, int exponent) {
-  const int half = exponent / 2;
-  return y * power_of_two(-half) * power_of_two(half - exponent);
-}
-
-template <DType operand>
-__device__ inline void store(const ChunkProduct& p, float y, int token, int output) {
-  if (operand == DType::f16 && p.exponents != nullptr) y = scale_down(y, p.exponents[token]);
-  store_result(p.epilogue, y, token, output);
-}
-
 /// A warp's sums of 16 outputs, [tokens][16].
 template <int n>
 __device__ inline void put(const float (&sums)[n][4], float* to) {
@@ -116,7 +104,7 @@ __device__ inline void put(const float (&sums)[n][4], float* to) {
 }
 
 /// Each warp stores its own part, 16 outputs after the other: neighbouring lanes have neighbouring outputs.
-template <DType operand, class Shape>
+template <class Shape>
 __device__ inline void store_sums(const ChunkProduct& p, const Place& place, const Sums<Shape>& sums,
                                   float* shared) {
   const int warp = place.thread / 32, lane = place.thread % 32;
@@ -133,21 +121,21 @@ __device__ inline void store_sums(const ChunkProduct& p, const Place& place, con
 #pragma unroll 1
     for (int t = lane / 16; t < Shape::warp_tokens && first_token + t < place.tokens; t += 2) {
       if (output < place.outputs)
-        store<operand>(p, own[t * 16 + lane % 16], place.first_token + first_token + t,
-                       place.first_output + output);
+        store_sum(p, own[t * 16 + lane % 16], place.first_token + first_token + t,
+                  place.first_output + output);
     }
     __syncwarp();
   }
 }
 
 /// The groups' sums are added in ascending order. `shared`: that of the first group.
-template <DType operand, class Shape>
+template <class Shape>
 __device__ inline void store_sums_of_groups(const ChunkProduct& p, const Place& place, const uint4* shared) {
   const int groups = segments(p.inputs);
   for (int i = static_cast<int>(threadIdx.x); i < 16 * place.tokens; i += static_cast<int>(blockDim.x)) {
     float y = 0;
     for (int g = 0; g < groups; g++) y += reinterpret_cast<const float*>(shared + g * Shape::group_chunks)[i];
-    if (i % 16 < place.outputs) store<operand>(p, y, place.first_token + i / 16, place.first_output + i % 16);
+    if (i % 16 < place.outputs) store_sum(p, y, place.first_token + i / 16, place.first_output + i % 16);
   }
 }
 
@@ -165,11 +153,11 @@ __global__ void __launch_bounds__(Shape::group_threads* Shape::groups, Shape::bl
   sum_up<type, across>(p, place, own, sums);
   group_barrier<Shape>();  // the tiles have been read
   if constexpr (Shape::groups == 1) {
-    store_sums<multiplied<type>>(p, place, sums, reinterpret_cast<float*>(shared));
+    store_sums(p, place, sums, reinterpret_cast<float*>(shared));
   } else {
     put(sums.v[0], reinterpret_cast<float*>(own));
     __syncthreads();
-    store_sums_of_groups<multiplied<type>, Shape>(p, place, shared);
+    store_sums_of_groups<Shape>(p, place, shared);
   }
 }
 

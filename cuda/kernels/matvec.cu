@@ -48,6 +48,7 @@ static_assert(std::has_unique_object_representations_v<Arguments>, "nothing unde
 template <int rows>
 __global__ void __launch_bounds__(norm_threads, 2) matvec_kernel(const Arguments a) {
   const int block = static_cast<int>(blockIdx.x);
+  if (a.with_tail != 0 && block == 0) prefetch_tail(a.tail);
   int index = 0;
   while (index + 1 < a.count && block >= a.products[index].end_block) index++;
   const VectorProduct& p = a.products[index];

@@ -139,9 +139,11 @@ __device__ inline float sum_of(const float* numbers, int64_t stride, int count) 
 }
 
 template <DType type>
-__global__ void __launch_bounds__(norm_threads, 2) matvec_rows_kernel(const Arguments a) {
+__global__ void __launch_bounds__(norm_threads, type == DType::i8 ? 3 : 4)
+    matvec_rows_kernel(const Arguments a) {
   constexpr int width = tile_width<type>;
   SHARED_ARRAY(float, parts, warps* width);
+  if (a.with_tail != 0 && blockIdx.x == 0 && blockIdx.y == 0) prefetch_tail(a.tail);
   float sums[chunk_weights<type>] = {};
   add_piece<type>(a, sums);
 #pragma unroll

@@ -17,8 +17,8 @@ __global__ void __launch_bounds__(norm_threads) layer_norm_kernel(NormArguments 
 }
 
 __global__ void __launch_bounds__(norm_threads) token_shift_kernel(ShiftArguments s, int rows) {
-  const int64_t begin = static_cast<int64_t>(blockIdx.x) * rows;
-  shift_tokens(s, begin, begin + rows < s.tokens ? begin + rows : s.tokens);
+  const int begin = static_cast<int>(blockIdx.x) * rows;
+  shift_tokens(s, begin, min(begin + rows, s.tokens));
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 #include "core/error.h"
 #include "cuda/kernels/epilogue.h"
@@ -54,12 +55,12 @@ struct RecurrenceArguments {
   const float* vectors[Version::vectors];
   float *state, *out;
   int64_t out_stride;
-  int tokens, head_size;
-  bool gated;
-  int low_ranks;
+  int tokens, head_size, gated, low_ranks;
   LowRank low_rank[max_low_rank];
-  int product[Version::inputs];  ///< the low-rank product that gives the input from its bias, or -1
-  Epilogue epilogue[Version::inputs];
+  struct {
+    int product;   // the low-rank product that gives the input from its bias, or -1
+    int epilogue;  // what follows it: an Epilogue
+  } given[Version::inputs];
 };
 
 /// A token in shared memory. What a head lacks of `padded` channels is zero.
@@ -127,7 +128,7 @@ __device__ inline void finish_token(const RecurrenceArguments<Version>& a, int64
     float result =
         fmaf((y[q] - mean) * scale, vectors[Version::weight][channel], vectors[Version::bias][channel]);
     if (!Version::bonus_first) result = fmaf(t.bonus[lane], t.row[Version::row_value][channel], result);
-    if (a.gated) result *= t.row[Version::row_gate][channel];
+    if (a.gated != 0) result *= t.row[Version::row_gate][channel];
     if (channel < size) out[channel] = result;
   }
 }
@@ -161,12 +162,14 @@ __device__ inline void apply_low_rank(const RecurrenceArguments<Version>& a,
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int i = 0; i < Version::inputs; i++) {
-    if (a.product[i] < 0) continue;
+    if (a.given[i].product < 0) continue;
 #pragma unroll
     for (int q = 0; q < padded / 32; q++) {
       const int channel = lane + 32 * q;
       float& value = arrived.value[i][q];
-      if (channel < a.head_size) value = activate(a.epilogue[i], value + dots[a.product[i]][channel]);
+      if (channel < a.head_size)
+        value =
+            activate(static_cast<Epilogue>(a.given[i].epilogue), value + dots[a.given[i].product][channel]);
     }
   }
 }
@@ -289,6 +292,8 @@ RecurrenceArguments<Version> recurrence_arguments(const Tensor* const (&inputs)[
                                                   const Tensor* const (&vectors)[Version::vectors],
                                                   const Tensor& state, const Tensor& out,
                                                   std::span<const Product> low_rank) {
+  static_assert(std::has_unique_object_representations_v<RecurrenceArguments<Version>>,
+                "nothing undefined goes to the device");
   RecurrenceArguments<Version> a{};
   for (int i = 0; i < Version::inputs; i++) a.inputs[i] = token_rows(*inputs[i]);
   for (int i = 0; i < Version::vectors; i++) a.vectors[i] = vectors[i]->f32();
@@ -297,16 +302,15 @@ RecurrenceArguments<Version> recurrence_arguments(const Tensor* const (&inputs)[
   a.out_stride = out.stride;
   a.tokens = static_cast<int>(out.rows());
   a.head_size = static_cast<int>(state.sizes[1]);
-  a.gated = inputs[Version::in_gate]->data != nullptr;
-  for (int& product : a.product) product = -1;
+  a.gated = inputs[Version::in_gate]->data != nullptr ? 1 : 0;
+  for (auto& given : a.given) given.product = -1;
   for (const Product& p : low_rank) {
     int input = 0;
     while (input < Version::inputs && inputs[input]->data != p.out.data) input++;
     if (input == Version::inputs || a.low_ranks == max_low_rank || a.tokens != 1)
       throw Error("a low-rank product is none of this token's inputs of the recurrence");
     a.inputs[input] = has_bias(p.epilogue) ? token_rows(p.bias) : TokenRows{};
-    a.product[input] = a.low_ranks;
-    a.epilogue[input] = p.epilogue;
+    a.given[input] = {a.low_ranks, static_cast<int>(p.epilogue)};
     a.low_rank[a.low_ranks++] = {weight_rows(p.weight), p.x.f32()};
   }
   return a;

@@ -24,6 +24,12 @@ inline TailArguments tail_arguments(const Tail& tail) {
   return t;
 }
 
+/// First thing in a launch, by a block of norm_threads threads: fetches what the tail will read.
+__device__ inline void prefetch_tail(const TailArguments& t) {
+  if (t.shift.x != nullptr) prefetch_shift(t.shift);
+  if (t.norm.x != nullptr) prefetch_norm(t.norm);
+}
+
 /// Whether the calling block is the last of `blocks` to come here; then it sees what the others wrote before,
 /// and the counter is zero again. All threads of the block call.
 __device__ inline bool last_to_arrive(unsigned* counter, unsigned blocks) {

@@ -30,6 +30,35 @@ std::vector<float> run_in_pieces(Bench bench, const Sequence& sequence, int64_t 
   return all;
 }
 
+/// Everything that a token shift writes, with its operands at such places.
+std::vector<float> run_token_shift(Bench bench, int64_t tokens, int64_t width, int64_t mixes, Place place) {
+  Random random(static_cast<uint64_t>(width));
+  Device& device = bench.device;
+  const DeviceTensor x(device, {tokens, width}, random.normals(tokens * width), place);
+  const DeviceTensor weight(device, {width}, random.normals(width), place);
+  const DeviceTensor bias(device, {width}, random.normals(width), place);
+  const DeviceTensor state(device, {width}, random.normals(width), place);
+  const std::vector<float> nothing(static_cast<size_t>((tokens + 1) * width));
+  const DeviceTensor normalized(device, {tokens + 1, width}, nothing, place);
+  std::vector<DeviceTensor> amounts, mixed;
+  std::vector<Mix> list;
+  for (int64_t m = 0; m < mixes; m++) {
+    amounts.emplace_back(device, std::initializer_list<int64_t>{width}, random.normals(width), place);
+    mixed.emplace_back(device, std::initializer_list<int64_t>{tokens, width}, nothing, place);
+    list.push_back({amounts.back(), mixed.back()});
+  }
+  bench.ops.token_shift({x, {weight, bias}, state, normalized, list});
+  bench.ops.synchronize();
+  std::vector<float> all = finish(state, {&x, &weight, &bias});
+  auto add = [&all](const DeviceTensor& output) {
+    const std::vector<float> values = finish(output, {});
+    all.insert(all.end(), values.begin(), values.end());
+  };
+  add(normalized);
+  for (const DeviceTensor& m : mixed) add(m);
+  return all;
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("cuda");
@@ -58,6 +87,24 @@ TEST_CASE("token shift: rows of any width, up to six mixes, chunks of any length
       const int64_t tokens = width > 5000 ? 2 : 1 + seed % 9;
       check_sequence(device, token_shift_sequence(tokens, width, width > 5000 ? 1 : seed % 7, seed));
       seed++;
+    }
+  });
+}
+
+TEST_CASE("token shift: rows that are aligned give the bits of rows that are not") {
+  on_device(4, [] {
+    const Implementation device = cuda_device();
+    for (int64_t width : {4, 1024, 1028, 2300}) {
+      for (int64_t tokens : {1, 4}) {
+        for (int64_t mixes : {0, 1, 6}) {
+          CAPTURE(width);
+          CAPTURE(tokens);
+          CAPTURE(mixes);
+          const std::vector<float> aligned = run_token_shift(device[0], tokens, width, mixes, {0, 4, false});
+          CHECK(same_bits(aligned, run_token_shift(device[0], tokens, width, mixes, {1, 0, false})));
+          CHECK(same_bits(aligned, run_token_shift(device[0], tokens, width, mixes, {0, 1, false})));
+        }
+      }
     }
   });
 }

@@ -240,6 +240,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const emulator::InRuntime mark;
   using Call = emulator::Call<P...>;
   auto call = std::make_shared<Call>(Call{kernel, {static_cast<P>(arguments)...}});
+#if __has_builtin(__builtin_clear_padding)
+  // What happens to lie there may look like an address.
+  std::apply([](auto&... argument) { (__builtin_clear_padding(&argument), ...); }, call->arguments);
+#endif
   const auto list = std::apply(
       [](const auto&... argument) {
         return std::array<emulator::Argument, sizeof...(P) + 1>{emulator::argument_of(argument)...,

@@ -4,7 +4,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "test/cuda/emulator/support.h"
@@ -158,6 +160,19 @@ TEST_CASE("reads of null, host and another device's memory are reported") {
   out = allocate<float>(32);
   CHECK(launch(copy_from, 1, 32, there, out, 32u) == cudaErrorIllegalAddress);
   CHECK_MESSAGE(has(emulator::report(), "on device 0, out of reach for device 1"), emulator::report());
+}
+
+TEST_CASE("what lies in the padding of a kernel's argument is no address") {
+  emulator::configure(quiet());
+  float* data = allocate<float>(1);
+  int here = 0;
+  const auto address = reinterpret_cast<uintptr_t>(&here);
+  std::array<std::byte, sizeof(Tensors)> bytes{};
+  std::memcpy(bytes.data() + offsetof(Tensors, count), &address, sizeof address);
+  std::memcpy(bytes.data() + offsetof(Tensors, in), &data, sizeof data);
+  std::memcpy(bytes.data() + offsetof(Tensors, out), &data, sizeof data);
+  CHECK(launch(copy_tensors, 1, 1, std::bit_cast<Tensors>(bytes)) == cudaSuccess);
+  CHECK(cudaDeviceSynchronize() == cudaSuccess);
 }
 
 TEST_CASE("a kernel reaches pinned, registered and enabled peers' memory") {
