@@ -167,7 +167,7 @@ std::string make_header_text(const Metadata& metadata, std::vector<TensorEntry>&
   if (!metadata.empty()) {
     Json::Object members;
     for (const auto& [key, value] : metadata) members.push_back({key, Json{value}});
-    text += fmt::format(R"("{}":{})", metadata_key, to_string(Json{members}));
+    text += fmt::format(R"("{}":{})", metadata_key, to_string(Json{std::move(members)}));
   }
   uint64_t offset = 0;
   for (TensorEntry& entry : entries) {

@@ -5,12 +5,15 @@
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
+#include <cstdlib>
+#include <new>
 
 namespace {
 
 std::atomic<uint64_t> count = 0;
 std::atomic<int64_t> live = 0, peak = 0;
 std::atomic<bool (*)()> left_out = nullptr;
+std::atomic<uint64_t> until_failure = 0, asked = 0;
 
 void count_allocation(size_t bytes) {
   bool (*inside)() = left_out;
@@ -29,7 +32,24 @@ uint64_t allocations() { return count; }
 void leave_out_allocations(bool (*inside)()) { left_out = inside; }
 int64_t peak_bytes() { return peak; }
 void restart_peak() { live = peak = 0; }
+int64_t live_bytes() { return live; }
+void fail_allocation(uint64_t n) {
+  until_failure = 0;
+  asked = 0;
+  until_failure = n;
+}
+bool allocation_failed() { return until_failure != 0 && asked >= until_failure; }
 }  // namespace rwkv::test
+
+// A program may define these; the other forms call them.
+void* operator new(size_t size) {
+  if (until_failure != 0 && ++asked == until_failure) throw std::bad_alloc();
+  void* memory = std::malloc(size);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void operator delete(void* old) noexcept { std::free(old); }
+void operator delete(void* old, size_t) noexcept { std::free(old); }
 
 // NOLINTBEGIN: the names are those of the C library and of the sanitizers
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
