@@ -48,10 +48,11 @@ endif
 
 # Instruction sets: each source of cpu/kernels is compiled once for each. The sources choose the target
 # themselves, behind the standard headers, so no -m option may reach the compiler; clang-tidy needs it spelled out.
-ISAS := scalar avx2 avx512 avx512bf16
+ISAS := scalar avx2 avx512 avx512bf16 amx
 tidy_flags.avx2 := -mavx2 -mfma -mf16c
 tidy_flags.avx512 := $(tidy_flags.avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq
 tidy_flags.avx512bf16 := $(tidy_flags.avx512) -mavx512bf16
+tidy_flags.amx := $(tidy_flags.avx512bf16) -mamx-tile -mamx-bf16
 
 # CUDA: the folder cuda/ is built in one of three ways, each with a folder for its objects:
 #   absent    CUDA=0: absent.cpp alone, which says what to build

@@ -23,6 +23,11 @@ constexpr int64_t serial_work = 1 << 14;
 
 constexpr int64_t strip_outputs = 64;  // matmul_rows cuts here
 
+// Room for prepared inputs of any Operand.
+int64_t input_bytes(int64_t tokens, int64_t inputs) {
+  return std::max(tokens * 4, round_up(tokens, operand_tile_tokens) * 2) * inputs;
+}
+
 class CpuOps final : public Ops {
  public:
   CpuOps(int threads, const Kernels& kernels) : kernels_(kernels), pool_(threads) {}
@@ -66,17 +71,17 @@ class CpuOps final : public Ops {
   ThreadPool pool_;
   std::vector<PreparedProduct> prepared_;
   std::vector<int32_t> nonzero_;
-  Buffer inputs_, sums_;
-  int64_t sums_bytes_ = 0;  // of one thread
+  Buffer inputs_, scratch_;
+  int64_t scratch_bytes_ = 0;  // of one thread
 };
 
 void CpuOps::do_reserve(const Limits& limits) {
   int64_t tokens = std::max<int64_t>(limits.tokens, 1);
-  auto inputs = static_cast<size_t>(tokens * limits.product_inputs * 4);
+  auto inputs = static_cast<size_t>(input_bytes(tokens, limits.product_inputs));
   if (inputs > inputs_.size()) inputs_ = Buffer::host(inputs);
-  if (tokens * strip_outputs * 4 > sums_bytes_) {
-    sums_bytes_ = tokens * strip_outputs * 4;
-    sums_ = Buffer::host(static_cast<size_t>(sums_bytes_ * threads()));
+  if (int64_t bytes = round_up(kernels_.scratch_bytes(tokens), 64); bytes > scratch_bytes_) {
+    scratch_bytes_ = bytes;
+    scratch_ = Buffer::host(static_cast<size_t>(bytes * threads()));
   }
   if (static_cast<size_t>(limits.product_inputs) > nonzero_.size()) {
     nonzero_.resize(static_cast<size_t>(limits.product_inputs));
@@ -131,21 +136,24 @@ void CpuOps::prepare_inputs(std::span<const Product> products) {
   prepared_.clear();
   for (const Product& p : products) {
     int64_t inputs = p.x.cols(), padded = round_up(inputs, 64);
-    Operand operand = kernels_.operand_of(p.weight.layout, p.weight.dtype);
-    PreparedProduct prepared{.product = &p};
+    Operand operand = kernels_.operand_of(p.weight.layout, p.weight.dtype, tokens);
+    PreparedProduct prepared{.product = &p, .operand = operand};
     if (operand == Operand::f32 && inputs == padded) {
       prepared.x = p.x.data;
       prepared.x_stride = p.x.stride * 4;
     } else {
-      prepared.x = inputs_.data() + used;
-      prepared.x_stride = padded * (operand == Operand::bf16 ? 2 : 4);
       std::byte* to = inputs_.data() + used;
+      prepared.x = to;
+      prepared.x_stride = padded * (operand == Operand::bf16 ? 2 : 4);
       parallel(tokens, 1, inputs, [&](Range rows) {
         for (int64_t t = rows.begin; t < rows.end; t++) {
-          kernels_.prepare(p.x.row(t), inputs, operand, to + t * prepared.x_stride);
+          int64_t in_tile = t % operand_tile_tokens;
+          int64_t at = operand == Operand::bf16_tiles ? (t - in_tile) * padded * 2 + in_tile * 64
+                                                      : t * prepared.x_stride;
+          kernels_.prepare(p.x.row(t), inputs, operand, to + at);
         }
       });
-      used += tokens * padded * 4;
+      used += input_bytes(tokens, padded);
     }
     if (p.weight.layout == Layout::input_rows && tokens == 1) find_nonzero(prepared, nonzero_used);
     prepared_.push_back(prepared);
@@ -177,6 +185,7 @@ void CpuOps::matmul_share(std::span<const Product> products, int worker) {
     return std::max<int64_t>(m.bytes() / std::max<int64_t>(count(p), 1), 1);
   };
   for (const Product& p : products) total += count(p) * bytes_of(p);
+  std::byte* scratch = scratch_.data() + worker * scratch_bytes_;
   int64_t begin = total * worker / threads(), end = total * (worker + 1) / threads(), at = 0;
   for (size_t i = 0; i < products.size(); i++) {
     int64_t units = count(products[i]), bytes = bytes_of(products[i]);
@@ -187,12 +196,11 @@ void CpuOps::matmul_share(std::span<const Product> products, int worker) {
     Range range{first_unit(begin), first_unit(end)};
     if (range.begin < range.end) {
       if (products[i].weight.layout == Layout::cpu_blocks) {
-        kernels_.matmul_blocks(prepared_[i], range);
+        kernels_.matmul_blocks(prepared_[i], range, scratch);
       } else {
         Range outputs{range.begin * strip_outputs,
                       std::min(range.end * strip_outputs, products[i].out.cols())};
-        kernels_.matmul_rows(prepared_[i], outputs,
-                             reinterpret_cast<float*>(sums_.data() + worker * sums_bytes_));
+        kernels_.matmul_rows(prepared_[i], outputs, scratch);
       }
     }
     at += units * bytes;
@@ -253,7 +261,8 @@ class CpuDevice final : public Device {
   }
   void copy(std::byte* to, const std::byte* from, size_t bytes) override { std::copy_n(from, bytes, to); }
   [[nodiscard]] uint64_t workspace_bytes(const Ops::Limits& limits) const override {
-    return static_cast<uint64_t>(limits.tokens * (limits.product_inputs + strip_outputs * threads_) * 4);
+    return static_cast<uint64_t>(input_bytes(limits.tokens, limits.product_inputs) +
+                                 kernels_.scratch_bytes(limits.tokens) * threads_);
   }
   std::unique_ptr<Ops> make_ops() override { return std::make_unique<CpuOps>(threads_, kernels_); }
   std::unique_ptr<Slots> make_slots(Ops&, int) override { return std::make_unique<CpuSlots>(); }

@@ -2,6 +2,8 @@
 
 #include <cpuid.h>
 #include <fmt/format.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cstdlib>
 
@@ -29,11 +31,20 @@ bool has_avx512() {
 }
 bool has_avx512bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
+// The operating system gives the tiles to processes that ask for them.
+bool has_amx() {
+  constexpr int request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  constexpr unsigned bf16_bit = 1u << 22, tile_bit = 1u << 24;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!has_avx512bf16() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  if ((edx & bf16_bit) == 0 || (edx & tile_bit) == 0) return false;
+  static const bool permitted = syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  return permitted;
+}
+
 constexpr Candidate candidates[] = {
-    {&avx512bf16::kernels, has_avx512bf16},
-    {&avx512::kernels, has_avx512},
-    {&avx2::kernels, has_avx2},
-    {&scalar::kernels, [] { return true; }},
+    {&amx::kernels, has_amx},   {&avx512bf16::kernels, has_avx512bf16},  {&avx512::kernels, has_avx512},
+    {&avx2::kernels, has_avx2}, {&scalar::kernels, [] { return true; }},
 };
 
 }  // namespace

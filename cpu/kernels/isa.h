@@ -11,6 +11,7 @@
 #define RWKV_ISA_avx2 1
 #define RWKV_ISA_avx512 2
 #define RWKV_ISA_avx512bf16 3
+#define RWKV_ISA_amx 4
 #define RWKV_JOIN_(a, b) a##b
 #define RWKV_JOIN(a, b) RWKV_JOIN_(a, b)
 #define RWKV_ISA RWKV_JOIN(RWKV_ISA_, ISA)
@@ -29,6 +30,9 @@
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c,prefer-vector-width=512")
 #elif RWKV_ISA == RWKV_ISA_avx512bf16
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c,prefer-vector-width=512")
+#elif RWKV_ISA == RWKV_ISA_amx
+#pragma GCC target( \
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c,amx-tile,amx-bf16,prefer-vector-width=512")
 #endif
 
 #if RWKV_ISA == RWKV_ISA_scalar

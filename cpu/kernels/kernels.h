@@ -16,13 +16,18 @@ enum class Operand : uint8_t {
   f32,          ///< fp32
   rounded_f32,  ///< fp32 values rounded to bf16
   bf16,         ///< bf16
+  /// bf16, sixteen tokens at a time: for 32 inputs after the other [16][32], whole however many tokens there
+  /// are.
+  bf16_tiles,
 };
+constexpr int64_t operand_tile_tokens = 16;
 
 /// A product whose input has been prepared.
 struct PreparedProduct {
   const Product* product = nullptr;
-  const std::byte* x = nullptr;      ///< rows of the Operand's type
-  int64_t x_stride = 0;              ///< bytes
+  Operand operand = Operand::f32;
+  const std::byte* x = nullptr;      ///< rows of that type, or tiles
+  int64_t x_stride = 0;              ///< bytes from row to row
   const int32_t* nonzero = nullptr;  ///< input_rows with one token: the inputs that are not zero, ascending
   int64_t nonzero_count = 0;
 };
@@ -31,15 +36,16 @@ struct Kernels {
   const char* name;
 
   /// The operand that a weight of this layout and type multiplies with.
-  Operand (*operand_of)(Layout layout, DType weight);
-  /// One row of inputs; out has room for round_up(count, 64) values.
+  Operand (*operand_of)(Layout layout, DType weight, int64_t tokens);
+  /// One row of inputs, padded to round_up(count, 64) values; tiles: the row's first line.
   void (*prepare)(const float* x, int64_t count, Operand operand, std::byte* out);
 
+  /// Bytes of scratch memory that a thread needs for products of so many tokens.
+  int64_t (*scratch_bytes)(int64_t tokens);
   /// Blocks [begin, end) of 16 outputs of a cpu_blocks product, for all tokens.
-  void (*matmul_blocks)(const PreparedProduct& p, Range blocks);
-  /// Outputs [begin, end), cut at multiples of 64, of an input_rows product. `sums` has room for T rows of 64
-  /// values.
-  void (*matmul_rows)(const PreparedProduct& p, Range outputs, float* sums);
+  void (*matmul_blocks)(const PreparedProduct& p, Range blocks, std::byte* scratch);
+  /// Outputs [begin, end), cut at multiples of 64, of an input_rows product.
+  void (*matmul_rows)(const PreparedProduct& p, Range outputs, std::byte* scratch);
 
   void (*embed)(float* out, const std::byte* row, DType dtype, int64_t width);
   void (*normalize)(float* out, const float* x, const Norm& norm, int64_t width);
@@ -61,6 +67,9 @@ namespace avx512 {
 extern const Kernels kernels;
 }
 namespace avx512bf16 {
+extern const Kernels kernels;
+}
+namespace amx {
 extern const Kernels kernels;
 }
 

@@ -17,15 +17,14 @@
 #include "ops/layout.h"
 // Last: it selects the instruction set.
 #include "cpu/kernels/math.h"
+#if RWKV_ISA == RWKV_ISA_amx
+#include "cpu/kernels/tiles.h"
+#endif
 
 namespace rwkv::cpu::ISA {
 namespace {
 
-#if RWKV_ISA == RWKV_ISA_avx512bf16
-constexpr bool bf16_products = true;
-#else
-constexpr bool bf16_products = false;
-#endif
+constexpr bool bf16_products = RWKV_ISA == RWKV_ISA_avx512bf16 || RWKV_ISA == RWKV_ISA_amx;
 
 constexpr int64_t rows_strip = 64;   ///< outputs that a pass over the rows of an input_rows matrix computes
 constexpr int64_t rows_depth = 256;  ///< inputs of such a pass with several tokens: they stay in the cache
@@ -63,7 +62,7 @@ struct BF16Blocks {
   static void step(Sums<blocks, tokens>& sums, const std::byte* w, int64_t block_bytes, const std::byte* x,
                    int64_t x_stride, int64_t k) {
     for (int b = 0; b < blocks; b++) {
-#if RWKV_ISA == RWKV_ISA_avx512bf16
+#if RWKV_ISA == RWKV_ISA_avx512bf16 || RWKV_ISA == RWKV_ISA_amx
       auto weights = reinterpret_cast<__m512bh>(_mm512_loadu_si512(w + b * block_bytes));
       for (int t = 0; t < tokens; t++) {
         int32_t pair;
@@ -201,7 +200,27 @@ void blocks_of(const PreparedProduct& p, Range range) {
   for (; block < range.end; block++) tiles<Format, 1>(p, block);
 }
 
-void matmul_blocks(const PreparedProduct& p, Range range) {
+#if RWKV_ISA == RWKV_ISA_amx
+// Outputs that begin at a block: blocks of both layouts.
+void matmul_tiles(const PreparedProduct& p, Range blocks, std::byte* scratch) {
+  const Product& product = *p.product;
+  auto finish_block = [&product](int64_t block, const float* sums) {
+    int64_t output = block * block_outputs, count = std::min(block_outputs, product.out.cols() - output);
+    for (int64_t t = 0; t < product.x.rows(); t++)
+      finish(product, t, output, count, load(sums + t * panel_outputs));
+  };
+  TileConfiguration configuration;
+  int64_t block = blocks.begin;
+  for (; block + panel_blocks <= blocks.end; block += panel_blocks)
+    multiply_blocks<int{panel_blocks}>(p, block, scratch, finish_block);
+  if (block < blocks.end) multiply_blocks<1>(p, block, scratch, finish_block);
+}
+#endif
+
+void matmul_blocks(const PreparedProduct& p, Range range, [[maybe_unused]] std::byte* scratch) {
+#if RWKV_ISA == RWKV_ISA_amx
+  if (p.operand == Operand::bf16_tiles) return matmul_tiles(p, range, scratch);
+#endif
   switch (p.product->weight.dtype) {
     case DType::f32:
       return blocks_of<F32Blocks>(p, range);
@@ -317,7 +336,14 @@ void strips(const PreparedProduct& p, Range outputs, float* sums) {
   }
 }
 
-void matmul_rows(const PreparedProduct& p, Range outputs, float* sums) {
+void matmul_rows(const PreparedProduct& p, Range outputs, std::byte* scratch) {
+#if RWKV_ISA == RWKV_ISA_amx
+  if (p.operand == Operand::bf16_tiles) {
+    return matmul_tiles(p, {outputs.begin / block_outputs, (outputs.end + block_outputs - 1) / block_outputs},
+                        scratch);
+  }
+#endif
+  auto* sums = reinterpret_cast<float*>(scratch);
   switch (p.product->weight.dtype) {
     case DType::f32:
       return strips<F32Rows>(p, outputs, sums);
@@ -330,26 +356,45 @@ void matmul_rows(const PreparedProduct& p, Range outputs, float* sums) {
   }
 }
 
-Operand operand_of(Layout layout, DType weight) {
+Operand operand_of(Layout layout, DType weight, int64_t tokens) {
+  if (RWKV_ISA == RWKV_ISA_amx && tokens > 1 && (weight == DType::bf16 || weight == DType::i8))
+    return Operand::bf16_tiles;
   if (weight != DType::bf16) return Operand::f32;
   return bf16_products && layout == Layout::cpu_blocks ? Operand::bf16 : Operand::rounded_f32;
 }
 
 void prepare(const float* x, int64_t count, Operand operand, std::byte* out) {
   int64_t padded = (count + 63) / 64 * 64;
-  if (operand == Operand::bf16) {
-    auto* bits = reinterpret_cast<uint16_t*>(out);
-    for (int64_t i = 0; i < count; i++) bits[i] = to_bfloat16(x[i]).bits;
-    std::fill(bits + count, bits + padded, uint16_t{0});
+  if (operand == Operand::f32) {
+    std::memcpy(out, x, static_cast<size_t>(count) * 4);
+    std::memset(out + count * 4, 0, static_cast<size_t>(padded - count) * 4);
     return;
   }
-  auto* values = reinterpret_cast<float*>(out);
-  if (operand == Operand::f32) {
-    std::copy(x, x + count, values);
-  } else {
-    for (int64_t i = 0; i < count; i++) values[i] = to_float(to_bfloat16(x[i]));
+  // Sixteen values at a time: rounded_f32 64 bytes, bf16 32 bytes, the tiles' lines of 32 values a tile
+  // apart.
+  for (int64_t i = 0; i < padded; i += 16) {
+    int64_t rest = std::clamp<int64_t>(count - i, 0, 16);
+    Vec v = rest == 16 ? load(x + i) : load_part(x + i, rest);
+    switch (operand) {
+      case Operand::rounded_f32:
+        store(reinterpret_cast<float*>(out + i * 4), round_to_bf16(v));
+        break;
+      case Operand::bf16:
+        store_bf16(out + i * 2, v);
+        break;
+      default:
+        store_bf16(out + i / 32 * 1024 + i % 32 * 2, v);
+    }
   }
-  std::fill(values + count, values + padded, 0.0f);
+}
+
+int64_t scratch_bytes(int64_t tokens) {
+#if RWKV_ISA == RWKV_ISA_amx
+  return panel_bytes + (tokens + tile_lines - 1) / tile_lines * tile_lines * panel_outputs * 4 +
+         tokens * rows_strip * 4;
+#else
+  return tokens * rows_strip * 4;
+#endif
 }
 
 }  // namespace
@@ -364,7 +409,7 @@ void wkv7(const Wkv7& wkv, Range heads);
 
 #define RWKV_TEXT_(name) #name
 #define RWKV_TEXT(name) RWKV_TEXT_(name)
-const Kernels kernels = {RWKV_TEXT(ISA), operand_of, prepare, matmul_blocks, matmul_rows, embed,
-                         normalize,      mix,        wkv4,    wkv5,          wkv7};
+const Kernels kernels = {RWKV_TEXT(ISA), operand_of, prepare, scratch_bytes, matmul_blocks, matmul_rows,
+                         embed,          normalize,  mix,     wkv4,          wkv5,          wkv7};
 
 }  // namespace rwkv::cpu::ISA

@@ -81,6 +81,22 @@ inline Vec load_i8(const void* p) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)))};
 }
+inline __m256i bf16_bits(__m256 v) {
+  __m256i bits = _mm256_castps_si256(v), upper = _mm256_srli_epi32(bits, 16);
+  __m256i odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
+  __m256i rounded =
+      _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+  __m256i quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
+  return _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q)));
+}
+inline Vec round_to_bf16(Vec v) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(bf16_bits(v.lo), 16)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(bf16_bits(v.hi), 16))};
+}
+inline void store_bf16(void* p, Vec v) {
+  __m256i mixed = _mm256_packus_epi32(bf16_bits(v.lo), bf16_bits(v.hi));
+  _mm256_storeu_si256(static_cast<__m256i*>(p), _mm256_permute4x64_epi64(mixed, 0xd8));
+}
 inline void load_bf16_pairs(const void* p, Vec& first, Vec& second) {
   const auto* line = static_cast<const __m256i*>(p);
   __m256i lo = _mm256_loadu_si256(line), hi = _mm256_loadu_si256(line + 1);

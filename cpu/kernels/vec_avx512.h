@@ -56,6 +56,18 @@ inline Vec load_bf16(const void* p) {
 inline Vec load_i8(const void* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
 }
+inline __m512i bf16_bits(__m512 v) {
+  __m512i bits = _mm512_castps_si512(v), upper = _mm512_srli_epi32(bits, 16);
+  __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+  __m512i rounded =
+      _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+  __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+  return _mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40));
+}
+inline Vec round_to_bf16(Vec v) { return {_mm512_castsi512_ps(_mm512_slli_epi32(bf16_bits(v.v), 16))}; }
+inline void store_bf16(void* p, Vec v) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(bf16_bits(v.v)));
+}
 inline void load_bf16_pairs(const void* p, Vec& first, Vec& second) {
   __m512i line = _mm512_loadu_si512(p);
   first = {_mm512_castsi512_ps(_mm512_slli_epi32(line, 16))};

@@ -100,6 +100,15 @@ inline Vec load_i8(const void* p) {
   std::memcpy(q, p, sizeof q);
   return each([&](int i) { return static_cast<float>(q[i]); });
 }
+/// Rounded as to_bfloat16() does, as floats and as sixteen neighbouring elements.
+inline Vec round_to_bf16(Vec v) {
+  return each([&](int i) { return to_float(to_bfloat16(v.lane[i])); });
+}
+inline void store_bf16(void* p, Vec v) {
+  uint16_t bits[16];
+  for (int i = 0; i < 16; i++) bits[i] = to_bfloat16(v.lane[i]).bits;
+  std::memcpy(p, bits, sizeof bits);
+}
 /// One line of 16 rows x 2 bf16: the first and the second input of each row.
 inline void load_bf16_pairs(const void* p, Vec& first, Vec& second) {
   uint16_t bits[32];

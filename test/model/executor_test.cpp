@@ -123,7 +123,7 @@ TEST_CASE_FIXTURE(Fixture, "executor: after construction nothing is allocated, o
 TEST_CASE_FIXTURE(Fixture, "executor: several share a model on threads of their own") {
   for (Version version : {Version::v4, Version::v6, Version::v7}) {
     CAPTURE(name_of(version));
-    auto loaded = model({.version = version, .embd = 64}, "cpu bf16", 2);
+    auto loaded = model({.version = version, .embd = 64}, "cpu fp32", 2);
     std::vector<float> expected = run(loaded, tokens);
     std::vector<std::vector<float>> results(3);
     std::vector<std::thread> threads;
@@ -152,7 +152,7 @@ TEST_CASE_FIXTURE(Fixture, "executor: it keeps its model") {
 TEST_CASE_FIXTURE(Fixture, "executor: any lengths of calls give the same bits") {
   for (Version version : all_versions) {
     CAPTURE(name_of(version));
-    auto loaded = model({.version = version}, "cpu fp32i8");
+    auto loaded = model({.version = version}, "cpu fp32");
     std::vector<float> expected = run(loaded, tokens);
     for (size_t first = 1; first < tokens.size(); first++) {
       Executor executor(loaded, 5);

@@ -1,7 +1,7 @@
 // What every implementation of the operators must do: correct results (test/reference.h), the same bits for
-// any division of the tokens into chunks (but for products on CUDA devices, where one token alone may have
-// others) and on every device of the implementation, no write beyond the outputs. Each function makes
-// assertions of doctest.
+// any division of the tokens into chunks (but for products of tensor cores and CPU tiles, where one token
+// alone may have others) and on every device of the implementation, no write beyond the outputs. Each
+// function makes assertions of doctest.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@
 namespace rwkv::test {
 
 /// How the inputs and weights of products are rounded: see Ops::matmul.
-enum class Rounding : uint8_t { cpu, cuda };
+enum class Rounding : uint8_t { cpu, tiles, cuda };
 
 /// Devices that must compute the same bits, such as one for each number of threads, with operators on each.
 class Implementation {

@@ -95,7 +95,7 @@ void round_to_bf16(std::vector<float>& x) {
 
 Estimates expected_row(const ProductCase& c, int64_t t, Rounding rounding) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
-  if (c.layout.dtype == DType::bf16 && rounding == Rounding::cpu) round_to_bf16(x);
+  if (c.layout.dtype == DType::bf16 && rounding != Rounding::cuda) round_to_bf16(x);
   return outputs_of(c, t, [&](int64_t o) { return dot(x, c.weight.row(o)); });
 }
 
@@ -133,6 +133,18 @@ Estimates expected_row_among(const ProductCase& c, int64_t t) {
   });
 }
 
+/// As the tiles of a CPU multiply for a token among others.
+Estimates expected_row_of_tiles(const ProductCase& c, int64_t t) {
+  std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
+  bool rounded = c.layout.dtype == DType::bf16 || c.layout.dtype == DType::i8;
+  if (rounded) round_to_bf16(x);
+  return outputs_of(c, t, [&](int64_t o) {
+    std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
+    if (rounded) round_to_bf16(weights);
+    return dot(x, weights);
+  });
+}
+
 }  // namespace
 
 void check_case(const Implementation& implementation, const ProductCase& c) {
@@ -148,6 +160,7 @@ void check_case(const Implementation& implementation, const ProductCase& c) {
   Rounding rounding = implementation.rounding();
   s.expected = [&c, rounding](int64_t t, Floats) { return Step{expected_row(c, t, rounding), {}}; };
   if (rounding == Rounding::cuda) s.expected_among = [&c](int64_t t) { return expected_row_among(c, t); };
+  if (rounding == Rounding::tiles) s.expected_among = [&c](int64_t t) { return expected_row_of_tiles(c, t); };
   check_sequence(implementation, s);
 }
 
