@@ -11,12 +11,13 @@
 // so that prefill is bound by arithmetic.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/half.h"
 #include "cpu/kernels/kernels.h"
 #include "ops/layout.h"
 // Last: it selects the instruction set.
-#include "cpu/kernels/math.h"
+#include "cpu/kernels/epilogue.h"
 #if RWKV_ISA == RWKV_ISA_amx
 #include "cpu/kernels/tiles.h"
 #endif
@@ -110,57 +111,6 @@ struct I8Blocks {
   }
 };
 
-// Applies the epilogue to `count` <= 16 neighbouring outputs of one token and stores them.
-void finish(const Product& p, int64_t token, int64_t output, int64_t count, Vec y) {
-  float* out = p.out.row(token) + output;
-  auto get = [count](const float* from) { return count == 16 ? load(from) : load_part(from, count); };
-  auto bias = [&] { return get(p.bias.f32() + output); };
-  auto a = [&] { return get(p.a.row(token) + output); };
-  switch (p.epilogue) {
-    case Epilogue::none:
-      break;
-    case Epilogue::add:
-      y = add(get(out), y);
-      break;
-    case Epilogue::gated_add:
-      y = fma(a(), y, get(out));
-      break;
-    case Epilogue::tanh:
-      y = tanh(y);
-      break;
-    case Epilogue::sigmoid:
-      y = sigmoid(y);
-      break;
-    case Epilogue::silu:
-      y = silu(y);
-      break;
-    case Epilogue::relu_squared: {
-      Vec positive = max_of(set1(0), y);
-      y = mul(positive, positive);
-      break;
-    }
-    case Epilogue::biased_sigmoid:
-      y = sigmoid(add(bias(), y));
-      break;
-    case Epilogue::biased_mix: {
-      Vec from = a();
-      y = fma(sub(get(p.b.row(token) + output), from), add(bias(), y), from);
-      break;
-    }
-    case Epilogue::decay6:
-      y = exp(sub(set1(0), exp(add(bias(), y))));
-      break;
-    case Epilogue::decay7:
-      y = exp(mul(set1(-0.606531f), sigmoid(add(bias(), y))));
-      break;
-  }
-  if (count == 16) {
-    store(out, y);
-  } else {
-    store_part(out, y, count);
-  }
-}
-
 template <class Format, int blocks, int tokens>
 void tile(const PreparedProduct& p, int64_t block, int64_t token) {
   const Product& product = *p.product;
@@ -199,23 +149,6 @@ void blocks_of(const PreparedProduct& p, Range range) {
   }
   for (; block < range.end; block++) tiles<Format, 1>(p, block);
 }
-
-#if RWKV_ISA == RWKV_ISA_amx
-// Outputs that begin at a block: blocks of both layouts.
-void matmul_tiles(const PreparedProduct& p, Range blocks, std::byte* scratch) {
-  const Product& product = *p.product;
-  auto finish_block = [&product](int64_t block, const float* sums) {
-    int64_t output = block * block_outputs, count = std::min(block_outputs, product.out.cols() - output);
-    for (int64_t t = 0; t < product.x.rows(); t++)
-      finish(product, t, output, count, load(sums + t * panel_outputs));
-  };
-  TileConfiguration configuration;
-  int64_t block = blocks.begin;
-  for (; block + panel_blocks <= blocks.end; block += panel_blocks)
-    multiply_blocks<int{panel_blocks}>(p, block, scratch, finish_block);
-  if (block < blocks.end) multiply_blocks<1>(p, block, scratch, finish_block);
-}
-#endif
 
 void matmul_blocks(const PreparedProduct& p, Range range, [[maybe_unused]] std::byte* scratch) {
 #if RWKV_ISA == RWKV_ISA_amx
@@ -389,11 +322,11 @@ void prepare(const float* x, int64_t count, Operand operand, std::byte* out) {
 }
 
 int64_t scratch_bytes(int64_t tokens) {
+  int64_t strips = tokens * rows_strip * 4;
 #if RWKV_ISA == RWKV_ISA_amx
-  return panel_bytes + (tokens + tile_lines - 1) / tile_lines * tile_lines * panel_outputs * 4 +
-         tokens * rows_strip * 4;
+  return std::max(strips, tile_scratch_bytes(tokens));
 #else
-  return tokens * rows_strip * 4;
+  return strips;
 #endif
 }
 

@@ -1,5 +1,5 @@
 // Products of several tokens with AMX: tiles of 16 tokens times tiles of 16 outputs, for bf16 and int8
-// weights. For matmul.cpp alone, which has the epilogues.
+// weights.
 //
 // Operands are bf16. A step is 32 inputs: a tile of weights is then 1 KiB of a cpu_blocks bf16 matrix as it
 // lies in memory; other forms are widened, and int8 weights rounded, into such tiles, a panel at a time.
@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/kernels/epilogue.h"
 #include "cpu/kernels/kernels.h"
 #include "ops/layout.h"
 
@@ -27,7 +28,8 @@ constexpr int64_t step_inputs = 32, panel_steps = 8;  ///< inputs of a tile; til
 constexpr int64_t panel_blocks = 2;                   ///< blocks of 16 outputs
 constexpr int64_t tile_bytes = 1024, line_bytes = 64;
 constexpr int64_t panel_bytes = panel_blocks * panel_steps * tile_bytes;
-constexpr int64_t panel_outputs = panel_blocks * block_outputs;
+constexpr int64_t strip_blocks = 4;  ///< outputs that are finished together, since they are near in memory
+constexpr int64_t sums_stride = strip_blocks * block_outputs;
 
 /// All eight tiles are 16 lines of 64 bytes.
 class TileConfiguration {
@@ -54,12 +56,23 @@ struct Panel {
   int64_t first_step, steps;
 };
 
-/// sums [tokens][panel_outputs] of two tiles of tokens (or one) and two blocks (or one) get the panel's
+/// Lines of the memory from which a panel is made.
+struct Lines {
+  const std::byte* first = nullptr;
+  int64_t stride = 0, count = 0;
+
+  void fetch(int64_t part, int64_t parts) const {
+    for (int64_t i = count * part / parts; i < count * (part + 1) / parts; i++)
+      _mm_prefetch(reinterpret_cast<const char*>(first + i * stride), _MM_HINT_T1);
+  }
+};
+
+/// sums [tokens][sums_stride] of two tiles of tokens (or one) and two blocks (or one) get the panel's
 /// steps. x: the first tile of tokens at the panel's first step; group_bytes to the next one.
 template <int groups, int blocks>
 void multiply(const Panel& panel, const std::byte* x, int64_t group_bytes, float* sums) {
-  constexpr int64_t stride = panel_outputs * 4;
-  float* second = sums + tile_lines * panel_outputs;
+  constexpr int64_t stride = sums_stride * 4;
+  float* second = sums + tile_lines * sums_stride;
   if (panel.first_step == 0) {
     _tile_zero(0);
     if constexpr (blocks == 2) _tile_zero(1);
@@ -92,13 +105,15 @@ void multiply(const Panel& panel, const std::byte* x, int64_t group_bytes, float
 }
 
 template <int blocks>
-void multiply_all(const Panel& panel, const PreparedProduct& p, float* sums) {
+void multiply_all(const Panel& panel, const PreparedProduct& p, float* sums,
+                  const Lines (&ahead)[panel_blocks]) {
   const int64_t groups = (p.product->x.rows() + tile_lines - 1) / tile_lines;
   const int64_t group_bytes = (p.product->x.cols() + 63) / 64 * 64 / step_inputs * tile_bytes;
   int64_t group = 0;
   auto pass = [&]<int count>() {
+    for (const Lines& lines : ahead) lines.fetch(group / 2, (groups + 1) / 2);
     multiply<count, blocks>(panel, p.x + group * group_bytes + panel.first_step * tile_bytes, group_bytes,
-                            sums + group * tile_lines * panel_outputs);
+                            sums + group * tile_lines * sums_stride);
     group += count;
   };
   while (group + 2 <= groups) pass.template operator()<2>();
@@ -196,19 +211,86 @@ Panel make_panel(const MatrixLayout& m, const std::byte* weights, int64_t block,
   return panel;
 }
 
-/// finish(block, sums [tokens][panel_outputs]) has all of them; `scratch` room for tile_scratch_bytes().
-template <int blocks, class Finish>
-void multiply_blocks(const PreparedProduct& p, int64_t block, std::byte* scratch, Finish finish) {
-  const MatrixLayout m = layout_of(p.product->weight);
-  auto* sums = reinterpret_cast<float*>(scratch + panel_bytes);
-  if (m.inputs == 0) std::fill_n(sums, p.product->x.rows() * panel_outputs, 0.0f);
-  const int64_t steps = (m.inputs + step_inputs - 1) / step_inputs;
-  for (int64_t step = 0; step < steps; step += panel_steps) {
-    const Panel panel = make_panel<blocks>(m, p.product->weight.data, block, step,
-                                           std::min(panel_steps, steps - step), scratch);
-    multiply_all<blocks>(panel, p, sums);
+/// What make_panel will read.
+inline void find_lines(const MatrixLayout& m, const std::byte* weights, int64_t block, int64_t blocks,
+                       int64_t first_step, int64_t steps, Lines (&lines)[panel_blocks]) {
+  const bool narrow = m.dtype == DType::i8;
+  if (m.layout == Layout::input_rows) {
+    const int64_t scales = narrow ? ((m.outputs + scale_group - 1) / scale_group * 2 + 63) / 64 * 64 : 0;
+    const int64_t first = first_step * step_inputs, row_bytes = m.unit_bytes();
+    lines[0] = {weights + first * row_bytes + scales + block * block_outputs * (narrow ? 1 : 2), row_bytes,
+                std::min(steps * step_inputs, m.inputs - first)};
+    return;
   }
-  for (int b = 0; b < blocks; b++) finish(block + b, sums + b * block_outputs);
+  const int64_t step_bytes = narrow ? int8_step_bytes / 2 : tile_bytes;
+  for (int64_t b = 0; b < blocks; b++) {
+    const int64_t begin = first_step * step_bytes,
+                  bytes = std::min(m.unit_bytes() - begin, steps * step_bytes);
+    lines[b] = {weights + (block + b) * m.unit_bytes() + begin, line_bytes, bytes / line_bytes};
+  }
+}
+
+/// Blocks of 16 outputs of a product, whatever its weights' layout.
+class TileProduct {
+ public:
+  TileProduct(const PreparedProduct& p, int64_t end_block, std::byte* scratch)
+      : p_(p),
+        m_(layout_of(p.product->weight)),
+        weights_(p.product->weight.data),
+        end_block_(end_block),
+        steps_((m_.inputs + step_inputs - 1) / step_inputs),
+        scratch_(scratch),
+        sums_(reinterpret_cast<float*>(scratch + panel_bytes)) {}
+
+  void run(int64_t first_block) {
+    for (int64_t block = first_block; block < end_block_; block += strip_blocks) {
+      const int64_t end = std::min(block + strip_blocks, end_block_), output = block * block_outputs;
+      if (m_.inputs == 0) std::fill_n(sums_, p_.product->x.rows() * sums_stride, 0.0f);
+      for (int64_t b = block; b < end; b += panel_blocks) {
+        float* sums = sums_ + (b - block) * block_outputs;
+        end - b >= panel_blocks ? sum<int{panel_blocks}>(b, sums) : sum<1>(b, sums);
+      }
+      finish_rows(*p_.product, output, std::min(end * block_outputs, m_.outputs) - output, sums_,
+                  sums_stride);
+    }
+  }
+
+ private:
+  template <int blocks>
+  void sum(int64_t block, float* sums) {
+    for (int64_t step = 0; step < steps_; step += panel_steps) {
+      const Panel panel =
+          make_panel<blocks>(m_, weights_, block, step, std::min(panel_steps, steps_ - step), scratch_);
+      Lines ahead[panel_blocks];
+      if (step + panel_steps < steps_) {
+        find(block, step + panel_steps, ahead);
+      } else if (block + blocks < end_block_) {
+        find(block + blocks, 0, ahead);
+      }
+      multiply_all<blocks>(panel, p_, sums, ahead);
+    }
+  }
+  void find(int64_t block, int64_t step, Lines (&lines)[panel_blocks]) const {
+    find_lines(m_, weights_, block, std::min(panel_blocks, end_block_ - block), step,
+               std::min(panel_steps, steps_ - step), lines);
+  }
+
+  const PreparedProduct& p_;
+  const MatrixLayout m_;
+  const std::byte* weights_;
+  int64_t end_block_, steps_;
+  std::byte* scratch_;
+  float* sums_;  // [tokens][sums_stride]
+};
+
+/// Blocks [begin, end); `scratch` has room for tile_scratch_bytes().
+inline void matmul_tiles(const PreparedProduct& p, Range blocks, std::byte* scratch) {
+  const TileConfiguration configuration;
+  TileProduct(p, blocks.end, scratch).run(blocks.begin);
+}
+
+inline int64_t tile_scratch_bytes(int64_t tokens) {
+  return panel_bytes + (tokens + tile_lines - 1) / tile_lines * tile_lines * sums_stride * 4;
 }
 
 }  // namespace
