@@ -66,6 +66,7 @@ class CpuOps final : public Ops {
   void prepare_inputs(std::span<const Product> products);
   void find_nonzero(PreparedProduct& prepared, int64_t& used);
   void matmul_share(std::span<const Product> products, int worker);
+  void run_share(const PreparedProduct& p, Range units, std::byte* scratch);
 
   const Kernels& kernels_;
   ThreadPool pool_;
@@ -138,21 +139,12 @@ void CpuOps::prepare_inputs(std::span<const Product> products) {
     int64_t inputs = p.x.cols(), padded = round_up(inputs, 64);
     Operand operand = kernels_.operand_of(p.weight.layout, p.weight.dtype, tokens);
     PreparedProduct prepared{.product = &p, .operand = operand};
-    if (operand == Operand::f32 && inputs == padded) {
+    if (tokens == 1 && operand == Operand::f32 && inputs == padded) {
       prepared.x = p.x.data;
-      prepared.x_stride = p.x.stride * 4;
     } else {
       std::byte* to = inputs_.data() + used;
       prepared.x = to;
-      prepared.x_stride = padded * (operand == Operand::bf16 ? 2 : 4);
-      parallel(tokens, 1, inputs, [&](Range rows) {
-        for (int64_t t = rows.begin; t < rows.end; t++) {
-          int64_t in_tile = t % operand_tile_tokens;
-          int64_t at = operand == Operand::bf16_tiles ? (t - in_tile) * padded * 2 + in_tile * 64
-                                                      : t * prepared.x_stride;
-          kernels_.prepare(p.x.row(t), inputs, operand, to + at);
-        }
-      });
+      parallel(tokens, 1, inputs, [&](Range some) { kernels_.prepare(p.x, operand, some, to); });
       used += input_bytes(tokens, padded);
     }
     if (p.weight.layout == Layout::input_rows && tokens == 1) find_nonzero(prepared, nonzero_used);
@@ -194,16 +186,25 @@ void CpuOps::matmul_share(std::span<const Product> products, int worker) {
       return std::clamp<int64_t>(from <= at ? 0 : (from - at + bytes - 1) / bytes, 0, units);
     };
     Range range{first_unit(begin), first_unit(end)};
-    if (range.begin < range.end) {
-      if (products[i].weight.layout == Layout::cpu_blocks) {
-        kernels_.matmul_blocks(prepared_[i], range, scratch);
-      } else {
-        Range outputs{range.begin * strip_outputs,
-                      std::min(range.end * strip_outputs, products[i].out.cols())};
-        kernels_.matmul_rows(prepared_[i], outputs, scratch);
-      }
-    }
+    if (range.begin < range.end) run_share(prepared_[i], range, scratch);
     at += units * bytes;
+  }
+}
+
+// Units of matmul_share.
+void CpuOps::run_share(const PreparedProduct& p, Range units, std::byte* scratch) {
+  constexpr int64_t strip_blocks = strip_outputs / block_outputs;
+  const Product& product = *p.product;
+  const bool rows = product.weight.layout == Layout::input_rows;
+  if (product.x.rows() > 1) {
+    if (rows) units = {units.begin * strip_blocks, units.end * strip_blocks};
+    const int64_t blocks = (product.out.cols() + block_outputs - 1) / block_outputs;
+    kernels_.matmul(p, {units.begin, std::min(units.end, blocks)}, scratch);
+  } else if (rows) {
+    kernels_.matvec_rows(
+        p, {units.begin * strip_outputs, std::min(units.end * strip_outputs, product.out.cols())});
+  } else {
+    kernels_.matvec_blocks(p, units);
   }
 }
 

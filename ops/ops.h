@@ -157,7 +157,8 @@ class Ops {
 
   /// All products, in any order; none may read what another one writes. T is the same for all. Sums are fp32.
   /// On the CPU inputs are rounded to bf16 for bf16 weights and otherwise stay fp32, with widened weights;
-  /// but with AMX, for several tokens, int8 weights and their inputs are rounded to bf16 too. On a CUDA
+  /// but where the processor has instructions for bf16, int8 weights and their inputs are rounded to bf16 for
+  /// several tokens. One token alone may have other bits than among others. On a CUDA
   /// device inputs stay fp32 for one token; for several they are rounded to bf16 for bf16 weights, and for
   /// fp16 and int8 weights, after scaling each token's inputs by a power of two to at most 2^15, to fp16, and
   /// so are int8 weights. Weights must be finite: those of an input that is zero may not be read. For one

@@ -7,9 +7,11 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-/// For neighbouring outputs of a token; get(p) loads as many as y has.
+/// For neighbouring outputs of a token; get(p) loads as many as y has. A sum that is -0, because its products
+/// are too small, becomes +0, whether or not products with zero inputs come after them.
 template <Epilogue epilogue, class Get>
-inline Vec apply(const Product& p, int64_t token, int64_t output, Get get, Vec y) {
+inline Vec apply(const Product& p, int64_t token, int64_t output, Get get, Vec sum) {
+  const Vec y = add(sum, set1(0));
   auto out = [&] { return get(p.out.row(token) + output); };
   auto bias = [&] { return get(p.bias.f32() + output); };
   auto a = [&] { return get(p.a.row(token) + output); };

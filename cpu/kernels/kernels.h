@@ -11,13 +11,15 @@
 
 namespace rwkv::cpu {
 
-/// How a product wants its input rows, which are padded with zeros to a multiple of 64 values.
+/// How a product wants its inputs, which are padded with zeros to a multiple of 64. One token's follow each
+/// other. Several tokens come in groups, of a size that the kernels choose: an input (bf16: a pair) of each
+/// token of the group, then the next.
 enum class Operand : uint8_t {
   f32,          ///< fp32
   rounded_f32,  ///< fp32 values rounded to bf16
   bf16,         ///< bf16
-  /// bf16, sixteen tokens at a time: for 32 inputs after the other [16][32], whole however many tokens there
-  /// are.
+  /// bf16 in groups of 16 tokens, for 32 inputs after the other [16][32]; the last group is whole too,
+  /// whatever is in it.
   bf16_tiles,
 };
 constexpr int64_t operand_tile_tokens = 16;
@@ -26,8 +28,7 @@ constexpr int64_t operand_tile_tokens = 16;
 struct PreparedProduct {
   const Product* product = nullptr;
   Operand operand = Operand::f32;
-  const std::byte* x = nullptr;      ///< rows of that type, or tiles
-  int64_t x_stride = 0;              ///< bytes from row to row
+  const std::byte* x = nullptr;
   const int32_t* nonzero = nullptr;  ///< input_rows with one token: the inputs that are not zero, ascending
   int64_t nonzero_count = 0;
 };
@@ -37,15 +38,17 @@ struct Kernels {
 
   /// The operand that a weight of this layout and type multiplies with.
   Operand (*operand_of)(Layout layout, DType weight, int64_t tokens);
-  /// One row of inputs, padded to round_up(count, 64) values; tiles: the row's first line.
-  void (*prepare)(const float* x, int64_t count, Operand operand, std::byte* out);
+  /// Inputs of some of the tokens.
+  void (*prepare)(const Tensor& x, Operand operand, Range tokens, std::byte* out);
 
   /// Bytes of scratch memory that a thread needs for products of so many tokens.
   int64_t (*scratch_bytes)(int64_t tokens);
-  /// Blocks [begin, end) of 16 outputs of a cpu_blocks product, for all tokens.
-  void (*matmul_blocks)(const PreparedProduct& p, Range blocks, std::byte* scratch);
-  /// Outputs [begin, end), cut at multiples of 64, of an input_rows product.
-  void (*matmul_rows)(const PreparedProduct& p, Range outputs, std::byte* scratch);
+  /// One token: blocks [begin, end) of 16 outputs of a cpu_blocks product.
+  void (*matvec_blocks)(const PreparedProduct& p, Range blocks);
+  /// One token: outputs [begin, end), cut at multiples of 64, of an input_rows product.
+  void (*matvec_rows)(const PreparedProduct& p, Range outputs);
+  /// Several tokens: blocks [begin, end) of 16 outputs of a product of either layout.
+  void (*matmul)(const PreparedProduct& p, Range blocks, std::byte* scratch);
 
   void (*embed)(float* out, const std::byte* row, DType dtype, int64_t width);
   void (*normalize)(float* out, const float* x, const Norm& norm, int64_t width);

@@ -117,6 +117,10 @@ inline void load_i8_quads(const void* p, Vec (&inputs)[4]) {
   inputs[2] = {byte_of<8>(lo), byte_of<8>(hi)};
   inputs[3] = {byte_of<0>(lo), byte_of<0>(hi)};
 }
+inline void load_scaled_quads(const void* p, Vec scale, Vec (&inputs)[4]) {
+  load_i8_quads(p, inputs);
+  for (Vec& v : inputs) v = mul(v, scale);
+}
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace rwkv::cpu::ISA

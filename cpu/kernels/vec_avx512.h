@@ -68,6 +68,16 @@ inline Vec round_to_bf16(Vec v) { return {_mm512_castsi512_ps(_mm512_slli_epi32(
 inline void store_bf16(void* p, Vec v) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(bf16_bits(v.v)));
 }
+#if RWKV_ISA >= RWKV_ISA_avx512bf16
+/// Sixteen pairs, rounded: first[i] and second[i].
+inline void store_bf16_pairs(void* p, Vec first, Vec second) {
+  const auto apart = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second.v, first.v));
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i order =
+      _mm512_add_epi32(_mm512_mullo_epi32(lanes, _mm512_set1_epi32(0x10001)), _mm512_set1_epi32(0x100000));
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi16(order, apart));
+}
+#endif
 inline void load_bf16_pairs(const void* p, Vec& first, Vec& second) {
   __m512i line = _mm512_loadu_si512(p);
   first = {_mm512_castsi512_ps(_mm512_slli_epi32(line, 16))};
@@ -83,6 +93,23 @@ inline void load_i8_quads(const void* p, Vec (&inputs)[4]) {
   inputs[1] = byte_of<16>(line);
   inputs[2] = byte_of<8>(line);
   inputs[3] = byte_of<0>(line);
+}
+/// The same times a scale of at most 8 significant bits. A byte b + 128 in the fraction of 2^15 is 2^15 + b +
+/// 128, from which one multiply-add makes b * scale without rounding.
+inline void load_scaled_quads(const void* p, Vec scale, Vec (&inputs)[4]) {
+  const __m512i bytes =
+      _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(0x80808080u)));
+  const __m512 offset = _mm512_mul_ps(scale.v, _mm512_set1_ps(-32896.0f));
+  auto widened = [&](__m512i second_byte) -> Vec {
+    constexpr int and_or = 0xea;  // a & b | c
+    const __m512i value = _mm512_ternarylogic_epi32(second_byte, _mm512_set1_epi32(0xff00),
+                                                    _mm512_set1_epi32(0x47000000), and_or);
+    return {_mm512_fmadd_ps(_mm512_castsi512_ps(value), scale.v, offset)};
+  };
+  inputs[0] = widened(_mm512_slli_epi32(bytes, 8));
+  inputs[1] = widened(bytes);
+  inputs[2] = widened(_mm512_srli_epi32(bytes, 8));
+  inputs[3] = widened(_mm512_srli_epi32(bytes, 16));
 }
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 

@@ -124,6 +124,11 @@ inline void load_i8_quads(const void* p, Vec (&inputs)[4]) {
     inputs[j] = each([&](int i) { return static_cast<float>(q[4 * i + j]); });
   }
 }
+/// The same times a scale of at most 8 significant bits.
+inline void load_scaled_quads(const void* p, Vec scale, Vec (&inputs)[4]) {
+  load_i8_quads(p, inputs);
+  for (Vec& v : inputs) v = mul(v, scale);
+}
 inline void prefetch(const void*) {}
 
 }  // namespace rwkv::cpu::ISA

@@ -21,9 +21,11 @@ constexpr DType types[] = {DType::f32, DType::f16, DType::bf16, DType::i8};
 Implementation implementation() {
   std::vector<std::unique_ptr<Device>> devices;
   for (int threads : {1, 2, 3, 5}) devices.push_back(cpu::open(threads));
-  bool tiles = cpu::choose_kernels().name == std::string("amx");
-  return {
-      std::move(devices), {std::begin(layouts), std::end(layouts)}, tiles ? Rounding::tiles : Rounding::cpu};
+  std::string set = cpu::choose_kernels().name;
+  bool bf16 = set == "avx512bf16" || set == "amx";
+  return {std::move(devices),
+          {std::begin(layouts), std::end(layouts)},
+          bf16 ? Rounding::cpu_bf16 : Rounding::cpu};
 }
 
 }  // namespace

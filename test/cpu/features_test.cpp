@@ -45,7 +45,7 @@ const cpu::Kernels* supported(const std::string& name) {
   return nullptr;
 }
 
-/// x W^T of bf16 weights in the layout cpu_blocks.
+/// x W^T.
 std::vector<float> multiply(const cpu::Kernels& kernels, std::span<const float> x,
                             const PackedMatrix& weight) {
   auto device = cpu::open(1, kernels);
@@ -88,20 +88,24 @@ TEST_CASE("instruction sets: a name that is unknown, or that the machine lacks, 
   CHECK(error_of([] { chosen("a\nb"); }).find('\n') == std::string::npos);
 }
 
-// The instruction for pairs of bf16 adds the second product first, each rounded as a fused multiply-add does:
-// so says Intel's manual, and the order of the AVX-512 kernels follows it.
-TEST_CASE("instruction sets: avx512bf16 and avx512 give the same bits for bf16 weights") {
-  const cpu::Kernels *a = supported("avx512bf16"), *b = supported("avx512");
-  if (a == nullptr || b == nullptr || !__builtin_cpu_is("intel")) return;
+// Both have fused multiply-adds and take inputs in ascending order.
+TEST_CASE("instruction sets: avx2 and avx512 give the same bits") {
+  const cpu::Kernels *a = supported("avx2"), *b = supported("avx512");
+  if (a == nullptr || b == nullptr) return;
   Random random(3);
-  for (int64_t tokens : {1, 2, 3, 12, 25}) {
-    for (int64_t inputs : {1, 2, 65, 200, 1024}) {
-      CAPTURE(tokens);
-      CAPTURE(inputs);
-      PackedMatrix weight({Layout::cpu_blocks, DType::bf16, 80, inputs}, random.normals(80 * inputs));
-      std::vector<float> x = random.normals(tokens * inputs);
-      for (size_t i = 0; i < x.size(); i += 3) x[i] *= 1e6f;  // sums of different sizes round a lot
-      CHECK(same_bits(multiply(*a, x, weight), multiply(*b, x, weight)));
+  for (Layout layout : {Layout::cpu_blocks, Layout::input_rows}) {
+    for (DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8}) {
+      for (int64_t tokens : {1, 2, 3, 12, 25}) {
+        for (int64_t inputs : {1, 2, 65, 300}) {
+          CAPTURE(name_of(dtype));
+          CAPTURE(tokens);
+          CAPTURE(inputs);
+          PackedMatrix weight({layout, dtype, 80, inputs}, random.normals(80 * inputs));
+          std::vector<float> x = random.normals(tokens * inputs);
+          for (size_t i = 0; i < x.size(); i += 3) x[i] *= 1e6f;  // sums of different sizes round a lot
+          CHECK(same_bits(multiply(*a, x, weight), multiply(*b, x, weight)));
+        }
+      }
     }
   }
 }

@@ -37,9 +37,10 @@ void convert(const std::string& from, const std::string& to, const std::string& 
   convert_model(Checkpoint::open(from), to, options);
 }
 
-// With AMX a token alone may have bits of its own.
+// Products of one token and of several may round otherwise: Ops::matmul.
 bool one_token_differs(const std::string& precision) {
-  return cpu::choose_kernels().name == std::string("amx") && precision != "fp32" && precision != "fp16";
+  std::string set = cpu::choose_kernels().name;
+  return precision.ends_with("i8") || (precision == "bf16" && (set == "avx512bf16" || set == "amx"));
 }
 
 }  // namespace

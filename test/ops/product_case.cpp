@@ -133,8 +133,8 @@ Estimates expected_row_among(const ProductCase& c, int64_t t) {
   });
 }
 
-/// As the tiles of a CPU multiply for a token among others.
-Estimates expected_row_of_tiles(const ProductCase& c, int64_t t) {
+/// As a CPU with instructions for bf16 multiplies for a token among others.
+Estimates expected_row_of_pairs(const ProductCase& c, int64_t t) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
   bool rounded = c.layout.dtype == DType::bf16 || c.layout.dtype == DType::i8;
   if (rounded) round_to_bf16(x);
@@ -160,7 +160,11 @@ void check_case(const Implementation& implementation, const ProductCase& c) {
   Rounding rounding = implementation.rounding();
   s.expected = [&c, rounding](int64_t t, Floats) { return Step{expected_row(c, t, rounding), {}}; };
   if (rounding == Rounding::cuda) s.expected_among = [&c](int64_t t) { return expected_row_among(c, t); };
-  if (rounding == Rounding::tiles) s.expected_among = [&c](int64_t t) { return expected_row_of_tiles(c, t); };
+  // int8 weights are scaled before or after a sum.
+  if (rounding == Rounding::cpu && c.layout.dtype == DType::i8)
+    s.expected_among = [&c](int64_t t) { return expected_row(c, t, Rounding::cpu); };
+  if (rounding == Rounding::cpu_bf16)
+    s.expected_among = [&c](int64_t t) { return expected_row_of_pairs(c, t); };
   check_sequence(implementation, s);
 }
 

@@ -1,0 +1,172 @@
+// Panels: some inputs of a few blocks of 16 outputs, from weights of any layout and type, in the form that
+// products of several tokens multiply with: fp32 [inputs][16] or bf16 [inputs / 2][16][2], as cpu_blocks has
+// them. Weights that lie so are used in place; others are widened, and int8 weights for bf16 panels rounded,
+// once for all tokens.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/kernels/operand.h"
+
+namespace rwkv::cpu::ISA {
+namespace {
+
+constexpr int64_t panel_inputs = 256;  ///< a panel's memory is half of the first-level cache or less
+constexpr int64_t panel_blocks = tile_blocks;
+constexpr int64_t line_bytes = 64;
+constexpr int64_t panel_bytes = panel_blocks * panel_inputs * line_bytes;
+
+struct Panel {
+  const std::byte* blocks[panel_blocks];
+  int64_t first, inputs;  ///< inputs: padded with zeros to what the operand has
+};
+
+/// Memory from which a panel is made: lines of 64 bytes.
+struct Lines {
+  const std::byte* first = nullptr;
+  int64_t stride = 0, count = 0;
+
+  /// Asks for the part-th of so many parts.
+  void fetch(int64_t part, int64_t parts) const {
+    for (int64_t i = count * part / parts; i < count * (part + 1) / parts; i++) prefetch(first + i * stride);
+  }
+};
+
+inline bool is_bf16(Operand operand) { return operand == Operand::bf16 || operand == Operand::bf16_tiles; }
+
+// Sources: four neighbouring inputs, from a multiple of four on, of 16 outputs. What lies behind the last
+// input is zero.
+
+struct Rows {
+  MatrixLayout m;
+  const std::byte* weights;
+  int64_t row_bytes = m.unit_bytes(), scale_bytes = row_scale_bytes(m);
+
+  void quad(int64_t block, int64_t input, Vec (&w)[4]) const {
+    for (int i = 0; i < 4; i++)
+      w[i] = input + i < m.inputs ? row(weights + (input + i) * row_bytes, block * block_outputs) : set1(0);
+  }
+  [[nodiscard]] Vec row(const std::byte* row, int64_t output) const {
+    switch (m.dtype) {
+      case DType::f32:
+        return load(reinterpret_cast<const float*>(row) + output);
+      case DType::f16:
+        return load_f16(row + output * 2);
+      case DType::bf16:
+        return load_bf16(row + output * 2);
+      default:
+        return load_i8_row(row, scale_bytes, output);
+    }
+  }
+};
+
+struct F16Blocks {
+  MatrixLayout m;
+  const std::byte* weights;
+
+  void quad(int64_t block, int64_t input, Vec (&w)[4]) const {
+    const std::byte* at = weights + block * m.unit_bytes() + input * 32;
+    for (int i = 0; i < 4; i++) w[i] = input + i < m.inputs ? load_f16(at + i * 32) : set1(0);
+  }
+};
+
+struct BF16Blocks {
+  MatrixLayout m;
+  const std::byte* weights;
+
+  void quad(int64_t block, int64_t input, Vec (&w)[4]) const {
+    const std::byte* at = weights + block * m.unit_bytes() + input * 32;
+    w[0] = w[1] = w[2] = w[3] = set1(0);
+    if (input < m.inputs) load_bf16_pairs(at, w[0], w[1]);
+    if (input + 2 < m.inputs) load_bf16_pairs(at + line_bytes, w[2], w[3]);
+  }
+};
+
+struct I8Blocks {
+  MatrixLayout m;
+  const std::byte* weights;
+
+  void quad(int64_t block, int64_t input, Vec (&w)[4]) const {
+    const int64_t in_step = input % int8_inputs;
+    const std::byte* step = weights + block * m.unit_bytes() + input / int8_inputs * int8_step_bytes;
+    load_scaled_quads(step + 64 + in_step * 16, load_bf16(step + in_step / scale_group * 32), w);
+  }
+};
+
+/// All of a panel; where `to` says that its blocks are.
+template <class Source>
+void widen(const Source& source, [[maybe_unused]] Operand operand, int64_t block, int64_t blocks,
+           int64_t first, int64_t inputs, std::byte* to) {
+  for (int64_t b = 0; b < blocks; b++, to += panel_inputs * line_bytes) {
+    std::byte* line = to;
+    for (int64_t i = 0; i < inputs; i += 4) {
+      Vec w[4];
+      source.quad(block + b, first + i, w);
+#if RWKV_ISA >= RWKV_ISA_avx512bf16
+      if (is_bf16(operand)) {
+        store_bf16_pairs(line, w[0], w[1]);
+        store_bf16_pairs(line + line_bytes, w[2], w[3]);
+        line += 2 * line_bytes;
+        continue;
+      }
+#endif
+      for (const Vec& v : w) {
+        store(reinterpret_cast<float*>(line), v);
+        line += line_bytes;
+      }
+    }
+  }
+}
+
+/// Whether all of these inputs lie in memory as the operand wants them.
+inline bool is_panel(const MatrixLayout& m, Operand operand, int64_t end) {
+  if (m.layout != Layout::cpu_blocks) return false;
+  if (operand == Operand::f32) return m.dtype == DType::f32;
+  return m.dtype == DType::bf16 && is_bf16(operand) && end <= round_up(m.inputs, 2);
+}
+
+inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand operand, int64_t block,
+                        int64_t blocks, int64_t first, std::byte* scratch) {
+  const int64_t multiple = operand == Operand::bf16_tiles ? 32 : is_bf16(operand) ? 2 : 1;
+  Panel panel{{}, first, round_up(std::min(panel_inputs, m.inputs - first), multiple)};
+  const bool in_place = is_panel(m, operand, first + panel.inputs);
+  for (int64_t b = 0; b < blocks; b++) {
+    panel.blocks[b] = in_place ? weights + (block + b) * m.unit_bytes() + first * (is_bf16(operand) ? 32 : 64)
+                               : scratch + b * panel_inputs * line_bytes;
+  }
+  if (in_place) return panel;
+  auto from = [&](const auto& source) {
+    widen(source, operand, block, blocks, first, panel.inputs, scratch);
+  };
+  if (m.layout == Layout::input_rows) {
+    from(Rows{m, weights});
+  } else if (m.dtype == DType::f16) {
+    from(F16Blocks{m, weights});
+  } else if (m.dtype == DType::bf16) {
+    from(BF16Blocks{m, weights});
+  } else {
+    from(I8Blocks{m, weights});
+  }
+  return panel;
+}
+
+/// What make_panel will read, or most of it.
+inline void find_lines(const MatrixLayout& m, const std::byte* weights, int64_t block, int64_t blocks,
+                       int64_t first, Lines (&lines)[panel_blocks]) {
+  const int64_t inputs = std::min(panel_inputs, m.inputs - first);
+  const auto element = static_cast<int64_t>(size_of(m.dtype));
+  if (m.layout == Layout::input_rows) {
+    lines[0] = {weights + first * m.unit_bytes() + row_scale_bytes(m) + block * block_outputs * element,
+                m.unit_bytes(), inputs};
+    return;
+  }
+  const int64_t begin = first * m.unit_bytes() / std::max<int64_t>(m.inputs, 1) / line_bytes * line_bytes;
+  for (int64_t b = 0; b < blocks; b++) {
+    const int64_t bytes = std::min(m.unit_bytes() - begin, inputs * block_outputs * element);
+    lines[b] = {weights + (block + b) * m.unit_bytes() + begin, line_bytes, bytes / line_bytes};
+  }
+}
+
+}  // namespace
+}  // namespace rwkv::cpu::ISA
