@@ -51,7 +51,7 @@ endif
 ISAS := scalar avx2 avx512 avx512bf16 amx
 tidy_flags.avx2 := -mavx2 -mfma -mf16c
 tidy_flags.avx512 := $(tidy_flags.avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq
-tidy_flags.avx512bf16 := $(tidy_flags.avx512) -mavx512bf16
+tidy_flags.avx512bf16 := $(tidy_flags.avx512) -mavx512bf16 -mavx512vnni
 tidy_flags.amx := $(tidy_flags.avx512bf16) -mamx-tile -mamx-bf16
 
 # CUDA: the folder cuda/ is built in one of three ways, each with a folder for its objects:

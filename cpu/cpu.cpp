@@ -144,7 +144,12 @@ void CpuOps::prepare_inputs(std::span<const Product> products) {
     } else {
       std::byte* to = inputs_.data() + used;
       prepared.x = to;
-      parallel(tokens, 1, inputs, [&](Range some) { kernels_.prepare(p.x, operand, some, to); });
+      if (tokens > 1) {
+        parallel(tokens, 1, inputs, [&](Range some) { kernels_.prepare(p.x, operand, some, to); });
+      } else if (!kernels_.prepare(p.x, operand, {0, 1}, to)) {
+        prepared.operand = Operand::f32;
+        kernels_.prepare(p.x, Operand::f32, {0, 1}, to);
+      }
       used += input_bytes(tokens, padded);
     }
     if (p.weight.layout == Layout::input_rows && tokens == 1) find_nonzero(prepared, nonzero_used);

@@ -158,12 +158,12 @@ class Ops {
   /// All products, in any order; none may read what another one writes. T is the same for all. Sums are fp32.
   /// On the CPU inputs are rounded to bf16 for bf16 weights and otherwise stay fp32, with widened weights;
   /// but where the processor has instructions for bf16, int8 weights and their inputs are rounded to bf16 for
-  /// several tokens. One token alone may have other bits than among others. On a CUDA
-  /// device inputs stay fp32 for one token; for several they are rounded to bf16 for bf16 weights, and for
-  /// fp16 and int8 weights, after scaling each token's inputs by a power of two to at most 2^15, to fp16, and
-  /// so are int8 weights. Weights must be finite: those of an input that is zero may not be read. For one
-  /// token, outputs that are decay, a, g or v_gate of the recurrence which is the next operator may exist
-  /// only there and never reach their memory.
+  /// several tokens, and the inputs for one token to 16-bit integers, scaled by 32. One token alone may have
+  /// other bits than among others. On a CUDA device inputs stay fp32 for one token; for several they are
+  /// rounded to bf16 for bf16 weights, and for fp16 and int8 weights, after scaling each token's inputs by a
+  /// power of two to at most 2^15, to fp16, and so are int8 weights. Weights must be finite: those of an
+  /// input that is zero may not be read. For one token, outputs that are decay, a, g or v_gate of the
+  /// recurrence which is the next operator may exist only there and never reach their memory.
   void matmul(std::span<const Product> products);
 
   void wkv4(const Wkv4& wkv);

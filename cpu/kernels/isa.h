@@ -29,10 +29,11 @@
 #elif RWKV_ISA == RWKV_ISA_avx512
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c,prefer-vector-width=512")
 #elif RWKV_ISA == RWKV_ISA_avx512bf16
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c,prefer-vector-width=512")
+#pragma GCC target( \
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,fma,f16c,prefer-vector-width=512")
 #elif RWKV_ISA == RWKV_ISA_amx
 #pragma GCC target( \
-    "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,f16c,amx-tile,amx-bf16,prefer-vector-width=512")
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,fma,f16c,amx-tile,amx-bf16,prefer-vector-width=512")
 #endif
 
 #if RWKV_ISA == RWKV_ISA_scalar

@@ -18,6 +18,7 @@ enum class Operand : uint8_t {
   f32,          ///< fp32
   rounded_f32,  ///< fp32 values rounded to bf16
   bf16,         ///< bf16
+  byte_pairs,   ///< one token: 16-bit integers with a scale for 32 of them, as two bytes; finite inputs only
   /// bf16 in groups of 16 tokens, for 32 inputs after the other [16][32]; the last group is whole too,
   /// whatever is in it.
   bf16_tiles,
@@ -38,8 +39,8 @@ struct Kernels {
 
   /// The operand that a weight of this layout and type multiplies with.
   Operand (*operand_of)(Layout layout, DType weight, int64_t tokens);
-  /// Inputs of some of the tokens.
-  void (*prepare)(const Tensor& x, Operand operand, Range tokens, std::byte* out);
+  /// Inputs of some of the tokens. False when this operand cannot have their values; f32 can.
+  bool (*prepare)(const Tensor& x, Operand operand, Range tokens, std::byte* out);
 
   /// Bytes of scratch memory that a thread needs for products of so many tokens.
   int64_t (*scratch_bytes)(int64_t tokens);

@@ -10,7 +10,9 @@
 // the order in which a tile reads them, since rows of 4 KiB would share one set of the cache. Sums wait in
 // memory between panels.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "core/checked.h"
@@ -163,6 +165,7 @@ int64_t scratch_bytes(int64_t tokens) {
 Operand operand_of(Layout layout, DType weight, int64_t tokens) {
   if (tokens > 1 && bf16_products && (weight == DType::bf16 || weight == DType::i8))
     return has_tiles ? Operand::bf16_tiles : Operand::bf16;
+  if (bf16_products && weight == DType::i8 && layout == Layout::cpu_blocks) return Operand::byte_pairs;
   if (weight != DType::bf16) return Operand::f32;
   return bf16_products && layout == Layout::cpu_blocks ? Operand::bf16 : Operand::rounded_f32;
 }
@@ -193,7 +196,44 @@ void prepare_tile_lines(const float* x, int64_t count, std::byte* out) {
     store_bf16(out + i / 32 * 1024 + i % 32 * 2, some_inputs(x, count, i));
 }
 
-void prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
+/// Thirty-two inputs, the `group`-th part of a step. False when they are not finite.
+bool prepare_bytes(const float* x, int64_t count, int group, ByteStep& step) {
+  constexpr float largest = 127 * 256 + 127, smallest = 0x1p-100f;  // less is taken as zero
+  constexpr int per_line = 4;
+  float highest = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < count; i++) {
+    highest = std::max(highest, std::abs(x[i]));
+    finite = finite && std::abs(x[i]) <= std::numeric_limits<float>::max();
+  }
+  const float inverse = highest < smallest ? 0 : largest / highest;
+  int32_t total = 0;
+  for (int64_t i = 0; finite && i < scale_group; i++) {
+    const auto value = i < count ? static_cast<int32_t>(std::nearbyint(x[i] * inverse)) : 0;
+    const int32_t high = (value + 128) >> 8;
+    int8_t(&line)[2][per_line] = step.bytes[group * 8 + i / per_line];
+    line[0][i % per_line] = static_cast<int8_t>(high);
+    line[1][i % per_line] = static_cast<int8_t>(value - high * 256);
+    total += value;
+  }
+  step.scale[group] = highest / largest;
+  step.excess[group] = 128 * total;
+  return finite;
+}
+
+bool prepare_byte_pairs(const float* x, int64_t count, std::byte* out) {
+  bool finite = true;
+  auto* steps = reinterpret_cast<ByteStep*>(out);
+  for (int64_t i = 0; i < round_up(count, 64); i += scale_group) {
+    const int64_t here = std::clamp<int64_t>(count - i, 0, scale_group);
+    finite =
+        prepare_bytes(x + std::min(i, count), here, static_cast<int>(i % 64 / 32), steps[i / 64]) && finite;
+  }
+  return finite;
+}
+
+bool prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
+  if (operand == Operand::byte_pairs) return prepare_byte_pairs(x.row(0), x.cols(), out);
   const int64_t size = group_tokens(operand), all = x.rows(), count = x.cols();
   const int64_t token_bytes = round_up(count, 64) * (is_bf16(operand) ? 2 : 4);
   for (int64_t t = tokens.begin; t < tokens.end; t++) {
@@ -205,6 +245,7 @@ void prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
       prepare_words(x.row(t), count, operand, group * 4, to + in_group * 4);
     }
   }
+  return true;
 }
 
 }  // namespace

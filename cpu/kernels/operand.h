@@ -24,16 +24,24 @@ inline Vec add_pairs(Vec sums, const std::byte* line, const std::byte* pair) {
 }
 #endif
 
+/// Inputs of an int8 step as Operand::byte_pairs: input = scale * (256 * high + low). What products with
+/// bytes that are 128 too large have too much is 128 * (the sum of the integers): `excess`.
+struct alignas(64) ByteStep {
+  int8_t bytes[16][2][4];  ///< for the four inputs of a line: high, low
+  float scale[2];          ///< for 32 inputs each
+  int32_t excess[2];
+};
+
 /// Of a row of an input_rows matrix: bytes of scales before the weights; 0 unless int8.
 inline int64_t row_scale_bytes(const MatrixLayout& m) {
   return m.dtype == DType::i8 ? ((m.outputs + scale_group - 1) / scale_group * 2 + 63) / 64 * 64 : 0;
 }
 
-/// Sixteen weights of such a row: value times scale, which fp32 holds exactly.
-inline Vec load_i8_row(const std::byte* row, int64_t scale_bytes, int64_t output) {
+/// The scale of an output in such a row of int8.
+inline float row_scale(const std::byte* row, int64_t output) {
   BFloat16 scale;
   std::memcpy(&scale.bits, row + output / scale_group * 2, 2);
-  return mul(load_i8(row + scale_bytes + output), set1(to_float(scale)));
+  return to_float(scale);
 }
 
 }  // namespace

@@ -56,7 +56,7 @@ struct Rows {
       case DType::bf16:
         return load_bf16(row + output * 2);
       default:
-        return load_i8_row(row, scale_bytes, output);
+        return mul(load_i8(row + scale_bytes + output), set1(row_scale(row, output)));
     }
   }
 };

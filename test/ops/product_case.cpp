@@ -93,10 +93,29 @@ void round_to_bf16(std::vector<float>& x) {
   for (float& v : x) v = to_float(to_bfloat16(v));
 }
 
+/// How far 16-bit integers with a scale for each 32 inputs are from the inputs, for each of them.
+std::vector<double> rounding_to_integers(std::span<const float> x) {
+  std::vector<double> errors;
+  for (size_t i = 0; i < x.size(); i++) {
+    double largest = 0;
+    for (size_t k = i / 32 * 32; k < std::min(x.size(), i / 32 * 32 + 32); k++)
+      largest = std::max(largest, std::abs(double{x[k]}));
+    errors.push_back(std::isfinite(largest) ? std::max(largest * 0.501 / 32639, 0x1p-100) : 0);
+  }
+  return errors;
+}
+
 Estimates expected_row(const ProductCase& c, int64_t t, Rounding rounding) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
   if (c.layout.dtype == DType::bf16 && rounding != Rounding::cuda) round_to_bf16(x);
-  return outputs_of(c, t, [&](int64_t o) { return dot(x, c.weight.row(o)); });
+  std::vector<double> errors;
+  if (c.layout.dtype == DType::i8 && rounding == Rounding::cpu_bf16) errors = rounding_to_integers(x);
+  return outputs_of(c, t, [&](int64_t o) {
+    Estimate product = dot(x, c.weight.row(o));
+    std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
+    for (size_t i = 0; i < errors.size(); i++) product.error += errors[i] * std::abs(double{weights[i]});
+    return product;
+  });
 }
 
 /// To the significant bits of fp16, with any exponent.
