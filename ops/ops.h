@@ -161,7 +161,8 @@ class Ops {
   /// several tokens, and the inputs for one token to 16-bit integers, scaled by 32. One token alone may have
   /// other bits than among others. On a CUDA device inputs stay fp32 for one token; for several they are
   /// rounded to bf16 for bf16 weights, and for fp16 and int8 weights, after scaling each token's inputs by a
-  /// power of two to at most 2^15, to fp16, and so are int8 weights. Weights must be finite: those of an
+  /// power of two to at most 2^15, to fp16 (of a matrix with at most 2^18 weights to the sum of two such
+  /// numbers), and int8 weights to fp16. Weights must be finite: those of an
   /// input that is zero may not be read. For one token, outputs that are decay, a, g or v_gate of the
   /// recurrence which is the next operator may exist only there and never reach their memory.
   void matmul(std::span<const Product> products);

@@ -36,10 +36,11 @@ constexpr int prepare_threads = 256;
 /// The inputs of products, as tensor cores read them.
 struct Operand {
   const float* x;
-  unsigned short* to;  ///< [tokens][padded]
+  unsigned short* to;  ///< [tokens][parts][padded]
   int* exponents;      ///< of the rows; null for bf16
   int64_t stride;
-  int inputs, padded;
+  int inputs, padded, parts;
+  int unused;  // no padding, whose bytes would be undefined
 };
 struct Operands {
   Operand list[max_products] = {};
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(prepare_threads) prepare_kernel(const Operands
   const Operand& o = operands.list[blockIdx.y];
   const int64_t token = blockIdx.x;
   const float* x = o.x + token * o.stride;
-  auto* to = reinterpret_cast<uint2*>(o.to + token * o.padded);
+  auto* to = reinterpret_cast<uint2*>(o.to + token * o.padded * o.parts);
   const bool half = o.exponents != nullptr;
   const int exponent = half ? row_exponent(x, o.inputs) : 0;
   if (half && threadIdx.x == 0) o.exponents[token] = exponent;
@@ -91,6 +92,13 @@ __global__ void __launch_bounds__(prepare_threads) prepare_kernel(const Operands
                   : __bfloat16_as_ushort(__float2bfloat16_rn(f));
     };
     to[i / 4] = make_uint2(pair_of(rounded(v.x), rounded(v.y)), pair_of(rounded(v.z), rounded(v.w)));
+    if (o.parts == 1) continue;
+    // What the first part lacks; nothing where it is infinite or no number.
+    const auto rest = [&](float f) {
+      const float scaled = f * first * second, lost = scaled - __half2float(__float2half_rn(scaled));
+      return __half_as_ushort(__float2half_rn(fabsf(lost) < 65504.0f ? lost : 0.0f));
+    };
+    to[(o.padded + i) / 4] = make_uint2(pair_of(rest(v.x), rest(v.y)), pair_of(rest(v.z), rest(v.w)));
   }
 }
 
@@ -105,16 +113,16 @@ class Preparation {
       : next_(workspace.operands), end_(next_ + workspace.operand_bytes), tokens_(tokens) {}
 
   /// The operand of these inputs, which may serve other products too.
-  const Operand& operand(const Tensor& x, bool bf16) {
+  const Operand& operand(const Tensor& x, bool bf16, int parts) {
     const auto inputs = static_cast<int>(x.cols());
     for (int i = 0; i < operands_.count; i++) {
       const Operand& known = operands_.list[i];
       const bool same = known.x == x.f32() && known.stride == x.stride && known.inputs == inputs;
-      if (same && (known.exponents == nullptr) == bf16) return known;
+      if (same && known.parts == parts && (known.exponents == nullptr) == bf16) return known;
     }
     Operand& o = operands_.list[operands_.count++];
-    o = {x.f32(), nullptr, nullptr, x.stride, inputs, static_cast<int>(padded_inputs(inputs))};
-    o.to = take<unsigned short>(o.padded);
+    o = {x.f32(), nullptr, nullptr, x.stride, inputs, static_cast<int>(padded_inputs(inputs)), parts, 0};
+    o.to = take<unsigned short>(int64_t{o.padded} * parts);
     if (!bf16) o.exponents = take<int>(1);
     return o;
   }
@@ -142,12 +150,13 @@ class Preparation {
   Operands operands_{};
 };
 
-ChunkProduct chunk_product(const Product& p, Preparation& preparation) {
+ChunkProduct chunk_product(const Product& p, const Workspace& workspace, Preparation& preparation) {
   const MatrixLayout m = layout_of(p.weight);
   ChunkProduct c{};
   c.weight = p.weight.data;
   c.outputs = static_cast<int>(m.outputs);
   c.inputs = static_cast<int>(m.inputs);
+  c.parts = 1;
   c.epilogue = epilogue_arguments(p);
   const bool rows = m.layout == Layout::input_rows;
   c.block_bytes = m.unit_bytes();
@@ -161,10 +170,13 @@ ChunkProduct chunk_product(const Product& p, Preparation& preparation) {
     c.x_row_bytes = p.x.stride * 4;
     c.x_aligned = reinterpret_cast<uintptr_t>(c.x) % 16 == 0 && c.x_row_bytes % 16 == 0 ? 1 : 0;
   } else if (c.inputs > 0) {
-    const Operand& o = preparation.operand(p.x, m.dtype == DType::bf16);
+    const bool bf16 = m.dtype == DType::bf16, small = m.outputs * m.inputs <= workspace.two_part_weights;
+    c.parts = small && !bf16 ? 2 : 1;
+    const Operand& o = preparation.operand(p.x, bf16, c.parts);
     c.x = reinterpret_cast<const std::byte*>(o.to);
     c.exponents = o.exponents;
-    c.x_row_bytes = int64_t{2} * o.padded;
+    c.x_part_bytes = int64_t{2} * o.padded;
+    c.x_row_bytes = c.x_part_bytes * c.parts;
     c.x_aligned = 1;
   }
   return c;
@@ -223,8 +235,9 @@ bool multiply_by_library(const Product& product, const ChunkProduct& p, int toke
                          const Workspace& workspace, cudaStream_t stream) {
   constexpr int fewest = 64, most = 4096;  // of a slice
   const DType dtype = product.weight.dtype;
-  if (workspace.library == nullptr || tokens < library_tokens || p.inputs == 0 || p.outputs == 0 ||
-      product.weight.layout != Layout::cuda_blocks || (dtype != DType::f16 && dtype != DType::bf16)) {
+  if (workspace.library == nullptr || tokens < library_tokens || p.parts > 1 || p.inputs == 0 ||
+      p.outputs == 0 || product.weight.layout != Layout::cuda_blocks ||
+      (dtype != DType::f16 && dtype != DType::bf16)) {
     return false;
   }
   const auto room = static_cast<int64_t>(workspace.library_sum_bytes / sizeof(float)) / p.outputs;
@@ -253,7 +266,7 @@ void matmul_together(std::span<const Product> products, const Tile* tile, const 
   const int64_t tokens = products[0].x.rows();
   Preparation preparation(workspace, tokens);
   std::array<ChunkProduct, max_products> all{};
-  for (size_t i = 0; i < products.size(); i++) all[i] = chunk_product(products[i], preparation);
+  for (size_t i = 0; i < products.size(); i++) all[i] = chunk_product(products[i], workspace, preparation);
   preparation.launch(stream);
   std::array<bool, max_products> done{};
   for (size_t i = 0; i < products.size() && tile == nullptr; i++)
@@ -286,7 +299,7 @@ size_t operand_bytes(const Ops::Limits& limits) {
   if (limits.tokens < 2) return 0;
   // Each operand has at least 64 inputs, and exponents.
   const int64_t operands = limits.product_inputs / operand_padding;
-  return static_cast<size_t>(limits.tokens * limits.product_inputs * 2 + operands * (limits.tokens * 4 + 16));
+  return static_cast<size_t>(limits.tokens * limits.product_inputs * 4 + operands * (limits.tokens * 4 + 16));
 }
 
 // Blocks must be enough for a large device's multiprocessors, of which it has 100 to 170, and for few tokens,

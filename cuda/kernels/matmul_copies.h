@@ -72,12 +72,13 @@ template <DType type, class Shape>
 struct XCopies {
   static constexpr int count = Shape::x_tile / Shape::group_threads;
   const std::byte* from;  ///< of the first chunk, at the segment's first step
-  int64_t apart;          ///< from chunk to chunk
+  int64_t apart, part;    ///< from chunk to chunk; from part to part
   int row, chunk, rows, first_input, inputs;
   bool aligned;
 
   __device__ XCopies(const ChunkProduct& p, const Place& place, int first)
       : apart(p.x_row_bytes * (Shape::group_threads / step_chunks)),
+        part(p.x_part_bytes),
         row(place.thread / step_chunks),
         chunk(place.thread % step_chunks),
         rows(place.tokens),
@@ -88,12 +89,12 @@ struct XCopies {
            static_cast<int64_t>(first_input) * element_bytes<type>;
   }
 
-  __device__ void start(AsyncCopies& copies, int step, uint4* tile) const {
+  __device__ void start(AsyncCopies& copies, int step, bool second_part, uint4* tile) const {
 #pragma unroll
     for (int i = 0; i < count; i++) {
       const int to_row = row + i * (Shape::group_threads / step_chunks);
       if (to_row >= rows) break;
-      const std::byte* source = from + i * apart + step * 64;
+      const std::byte* source = from + i * apart + step * 64 + (second_part ? part : 0);
       uint4* to = tile + chunk_place<step_chunks>(to_row, chunk);
       if (type != DType::f32 || (aligned && first_input + step * step_inputs<type> + 4 <= inputs)) {
         copies.copy(to, source);

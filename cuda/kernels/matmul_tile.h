@@ -37,6 +37,26 @@ struct Sums {
 
 __device__ inline int next_of(int stage) { return stage + 1 == tile_stages ? 0 : stage + 1; }
 
+/// The steps of some inputs, segment by segment, each with all parts of x.
+struct Steps {
+  int end, segment_steps, parts;
+  int step, segment_end, part, segment;
+
+  __device__ Steps(int steps, int segment_steps, int parts)
+      : end(steps), segment_steps(segment_steps), parts(parts), step(0), part(0), segment(0) {
+    segment_end = min(segment_steps, end);
+  }
+  __device__ void next() {
+    if (++step < segment_end) return;
+    if (++part == parts) {
+      part = 0;
+      segment = segment_end;
+      segment_end = min(segment + segment_steps, end);
+    }
+    step = segment;
+  }
+};
+
 /// The sums of this warp over its group's segments. `shared` is the group's.
 template <DType type, bool across, class Shape>
 __device__ inline void sum_up(const ChunkProduct& p, const Place& place, uint4* shared, Sums<Shape>& total) {
@@ -45,7 +65,7 @@ __device__ inline void sum_up(const ChunkProduct& p, const Place& place, uint4* 
   const int segment = segment_inputs(p.inputs), begin = place.group * segment;
   const int end = Shape::groups == 1 ? p.inputs : min(p.inputs, begin + segment);
   const int steps = (end - begin + step_inputs<operand> - 1) / step_inputs<operand>;
-  const int segment_steps = segment / step_inputs<operand>;
+  const int segment_steps = segment / step_inputs<operand>, all_steps = steps * p.parts;
   const int warp = place.thread / 32;
   const int first_output = warp % Shape::output_warps * Shape::warp_outputs;
   const int first_token = warp / Shape::output_warps * Shape::warp_tokens;
@@ -54,28 +74,30 @@ __device__ inline void sum_up(const ChunkProduct& p, const Place& place, uint4* 
   WeightCopies<type, across, Shape> weights(p, place, begin);
   const XCopies<operand, Shape> x(p, place, begin);
   AsyncCopies copies;
+  Steps ahead(steps, segment_steps, p.parts);
+  const auto start = [&](uint4* stage) {
+    weights.start(copies, ahead.step, stage);
+    x.start(copies, ahead.step, ahead.part > 0, stage + Shape::weight_tile);
+    ahead.next();
+  };
   for (int i = 0; i < tile_stages - 1; i++) {
     uint4* stage = shared + i * Shape::stage;
-    if (i < steps) {
-      weights.start(copies, i, stage);
-      x.start(copies, i, stage + Shape::weight_tile);
+    if (i < all_steps) {
+      start(stage);
       weights.finish(stage);
     }
     copies.commit();
   }
   Sums<Shape> sums;
   sums.clear();
-  int left = segment_steps, current = 0, next = tile_stages - 1;
-  for (int i = 0; i < steps; i++) {
+  int left = segment_steps * p.parts, current = 0, next = tile_stages - 1;
+  for (int i = 0; i < all_steps; i++) {
     copies.wait<tile_stages - 2>();
     group_barrier<Shape>();
     const uint4* stage = shared + current * Shape::stage;
     uint4* next_stage = shared + next * Shape::stage;
-    const bool more = i + tile_stages - 1 < steps;
-    if (more) {
-      weights.start(copies, i + tile_stages - 1, next_stage);
-      x.start(copies, i + tile_stages - 1, next_stage + Shape::weight_tile);
-    }
+    const bool more = i + tile_stages - 1 < all_steps;
+    if (more) start(next_stage);
     copies.commit();
     if (has_work) {
       multiply_step<operand, across, weight_chunks>(sums.v, stage, first_output, place.outputs,
@@ -84,10 +106,10 @@ __device__ inline void sum_up(const ChunkProduct& p, const Place& place, uint4* 
     if (more) weights.finish(next_stage);
     current = next_of(current);
     next = next_of(next);
-    if (--left == 0 || i + 1 == steps) {
+    if (--left == 0 || i + 1 == all_steps) {
       total.add(sums);
       sums.clear();
-      left = segment_steps;
+      left = segment_steps * p.parts;
     }
   }
 }

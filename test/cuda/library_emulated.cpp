@@ -109,6 +109,7 @@ class Bench1 {
   explicit Bench1(const Ops::Limits& limits) : operands_(device_->allocate(cuda::operand_bytes(limits))) {
     workspace_.operands = operands_.data();
     workspace_.operand_bytes = operands_.size();
+    workspace_.two_part_weights = 0;  // small matrices are no work for a library
   }
   [[nodiscard]] const cuda::Queue& queue() const { return queue_; }
   [[nodiscard]] Workspace& workspace() { return workspace_; }

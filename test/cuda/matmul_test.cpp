@@ -28,6 +28,10 @@ constexpr Layout layouts[] = {Layout::cuda_blocks, Layout::input_rows};
 /// A device with a queue. Workspaces are as large as the products need, and hold NaN.
 class MatmulBench {
  public:
+  explicit MatmulBench(int64_t two_part_weights = 0) : two_part_weights_(two_part_weights) {}
+
+  /// Whether fp16 inputs have two parts.
+  [[nodiscard]] bool two_parts() const { return two_part_weights_ > 0; }
   [[nodiscard]] Device& device() const { return *device_; }
 
   void run(std::span<const Product> products, const Tile* tile = nullptr) const {
@@ -42,6 +46,7 @@ class MatmulBench {
     cuda::Workspace workspace;
     workspace.operands = operands.data();
     workspace.operand_bytes = operand_bytes;
+    workspace.two_part_weights = two_part_weights_;
     if (tile == nullptr) {
       cuda::matmul(products, workspace, queue_.stream());
     } else {
@@ -58,6 +63,7 @@ class MatmulBench {
   }
 
  private:
+  int64_t two_part_weights_;
   std::unique_ptr<Device> device_ = cuda::open(0);
   cuda::Queue queue_{0};
 };
@@ -65,7 +71,7 @@ class MatmulBench {
 bool is_half(DType dtype) { return dtype == DType::f16 || dtype == DType::i8; }
 
 /// What is multiplied for a token's inputs.
-std::vector<double> operand(const ProductCase& c, int64_t token) {
+std::vector<double> operand(const ProductCase& c, int64_t token, bool two_parts) {
   const std::vector<float> x = rows_of(c.x, c.layout.inputs, {token, token + 1});
   double largest = 0;
   for (const float v : x) largest = std::max(largest, std::isfinite(v) ? std::abs(double{v}) : 0);
@@ -76,7 +82,10 @@ std::vector<double> operand(const ProductCase& c, int64_t token) {
       rounded.push_back(to_float(to_bfloat16(v)));
     } else if (is_half(c.layout.dtype)) {
       const auto scaled = static_cast<float>(std::ldexp(double{v}, exponent));
-      rounded.push_back(std::ldexp(double{to_float(to_half(scaled))}, -exponent));
+      double value = to_float(to_half(scaled));
+      if (two_parts && std::isfinite(value))
+        value += to_float(to_half(static_cast<float>(double{scaled} - value)));
+      rounded.push_back(std::ldexp(value, -exponent));
     } else {
       rounded.push_back(v);
     }
@@ -93,15 +102,15 @@ Estimate dot_of(const std::vector<double>& x, Floats weights, DType dtype) {
     magnitude += std::abs(product);
   }
   if (!std::isfinite(value)) return value;
-  const auto count = static_cast<double>(x.size());
+  const auto count = static_cast<double>(2 * x.size());  // of two parts
   const double rounding = emulated() || dtype == DType::f32 ? fp32_rounding : 2 * fp32_rounding;
   return {value, (count + 2) * rounding * magnitude + (count + 1) * smallest_normal};
 }
 
-Estimates expected_of(const ProductCase& c) {
+Estimates expected_of(const ProductCase& c, bool two_parts = false) {
   Estimates all;
   for (int64_t t = 0; t < c.tokens; t++) {
-    const std::vector<double> x = operand(c, t);
+    const std::vector<double> x = operand(c, t, two_parts);
     for (int64_t o = 0; o < c.layout.outputs; o++) {
       const auto i = static_cast<size_t>(t * c.layout.outputs + o);
       const Estimate y = dot_of(x, c.weight.row(o), c.layout.dtype);
@@ -122,7 +131,7 @@ std::string words_of(const ProductCase& c) {
 void check_tiles(const MatmulBench& bench, const ProductCase& c) {
   INFO(words_of(c));
   const std::vector<float> result = bench.run(c, {0, c.tokens}, &tiles[0]);
-  REQUIRE(mismatch(result, expected_of(c)) == "");
+  REQUIRE(mismatch(result, expected_of(c, bench.two_parts())) == "");
   for (const Tile& tile : tiles) REQUIRE(same_bits(bench.run(c, {0, c.tokens}, &tile), result));
 }
 
@@ -221,9 +230,26 @@ TEST_CASE("matmul of a chunk: more products than one launch takes, with shared i
   });
 }
 
+TEST_CASE("matmul of a chunk: fp16 inputs of small matrices have two parts") {
+  on_device(4, [] {
+    const MatmulBench both(70 * 330), one(70 * 330 - 1);
+    int64_t seed = 500;
+    for_all_weights([&](Layout layout, DType dtype) {
+      const Epilogue epilogue = epilogues[static_cast<size_t>(seed) % std::size(epilogues)];
+      check_tiles(both, {{layout, dtype, 70, 330}, epilogue, 9, seed++});
+      check_tiles(both, {{layout, dtype, 33, 31}, Epilogue::none, 70, seed++});
+      ProductCase c({layout, dtype, 70, 330}, Epilogue::none, 5, seed++);
+      CHECK(mismatch(one.run(c, {0, 5}), expected_of(c)) == "");
+      CHECK(same_bits(one.run(c, {0, 5}), both.run(c, {0, 5})) == !is_half(dtype));
+      c.x[3] = INFINITY;
+      check_tiles(both, c);
+    });
+  });
+}
+
 TEST_CASE("matmul of a chunk: equal inputs are prepared once, and only within what was reserved") {
   on_device(1, [] {
-    const MatmulBench bench;
+    const MatmulBench bench(cuda::two_part_weights);
     const ProductCase half({Layout::cuda_blocks, DType::f16, 30, 100}, Epilogue::none, 5, 1);
     ProductCase eight({Layout::input_rows, DType::i8, 40, 100}, Epilogue::none, 5, 2);
     ProductCase brain({Layout::cuda_blocks, DType::bf16, 30, 100}, Epilogue::none, 5, 3);
@@ -234,8 +260,8 @@ TEST_CASE("matmul of a chunk: equal inputs are prepared once, and only within wh
     products[1].x = products[2].x = products[0].x;
     const size_t bytes = cuda::operand_bytes({.tokens = 5, .product_inputs = 128});
     bench.run(std::span(products).first(2), bytes);
-    CHECK(mismatch(first.result(), expected_of(half)) == "");
-    CHECK(mismatch(second.result(), expected_of(eight)) == "");
+    CHECK(mismatch(first.result(), expected_of(half, true)) == "");
+    CHECK(mismatch(second.result(), expected_of(eight, true)) == "");
     // bf16 needs another form.
     CHECK(error_of([&] { bench.run(products, bytes); }) == "matmul: the inputs exceed what was reserved");
     bench.run(products, 2 * bytes);

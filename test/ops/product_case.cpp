@@ -130,13 +130,14 @@ float round_to_half(float x) {
 Estimates expected_row_among(const ProductCase& c, int64_t t) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
   bool half = c.layout.dtype == DType::f16 || c.layout.dtype == DType::i8;
+  bool two_parts = c.layout.outputs * c.layout.inputs <= 1 << 18;
   if (c.layout.dtype == DType::bf16) round_to_bf16(x);
   if (!half) return outputs_of(c, t, [&](int64_t o) { return dot(x, c.weight.row(o)); });
   // With the largest input scaled to at least 2^14, what is far below it becomes a multiple of 2^-24.
   float largest = 0;
   for (float& v : x) {
     largest = std::max(largest, std::isfinite(v) ? std::abs(v) : 0);
-    v = round_to_half(v);
+    if (!two_parts) v = round_to_half(v);
   }
   double lost = 0x1p-39 * largest;
   return outputs_of(c, t, [&](int64_t o) {
@@ -148,6 +149,9 @@ Estimates expected_row_among(const ProductCase& c, int64_t t) {
     }
     Estimate product = dot(x, weights);
     product.error += lost * sum;
+    for (size_t i = 0; two_parts && i < x.size(); i++) {
+      if (std::isfinite(x[i])) product.error += std::abs(double{x[i]} * weights[i]) * 0x1p-21;
+    }
     return product;
   });
 }
