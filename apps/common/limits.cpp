@@ -17,17 +17,37 @@ namespace {
 constexpr int64_t buffer_bytes = int64_t{512} << 20;
 constexpr int passes = 5;
 
-// Wide enough to be limited by memory, whatever the compiler makes of it.
-uint64_t sum_of(const std::byte* data, Range range) {
-  uint64_t sums[8] = {};
-  for (int64_t i = range.begin; i + 64 <= range.end; i += 64) {
-    uint64_t words[8];
-    std::memcpy(words, data + i, sizeof words);
-    for (int k = 0; k < 8; k++) sums[k] += words[k];
+// Vectors as wide as the processor has keep the most loads under way.
+using Words2 [[gnu::vector_size(16)]] = uint64_t;
+using Words4 [[gnu::vector_size(32)]] = uint64_t;
+using Words8 [[gnu::vector_size(64)]] = uint64_t;
+
+template <class Words>
+[[gnu::always_inline]] inline uint64_t sum_by(const std::byte* data, Range range) {
+  constexpr int64_t width = sizeof(Words), step = 4 * width;
+  Words sums[4] = {};
+  for (int64_t i = range.begin; i + step <= range.end; i += step) {
+    for (int k = 0; k < 4; k++) {
+      Words words;
+      std::memcpy(&words, data + i + k * width, sizeof words);
+      sums[k] += words;
+    }
   }
+  sums[0] += sums[1] + sums[2] + sums[3];
   uint64_t total = 0;
-  for (uint64_t s : sums) total += s;
+  for (size_t w = 0; w < sizeof(Words) / sizeof(uint64_t); w++) total += sums[0][w];
   return total;
+}
+[[gnu::target("avx512f")]] uint64_t sum_by_512(const std::byte* data, Range range) {
+  return sum_by<Words8>(data, range);
+}
+[[gnu::target("avx2")]] uint64_t sum_by_256(const std::byte* data, Range range) {
+  return sum_by<Words4>(data, range);
+}
+uint64_t sum_of(const std::byte* data, Range range) {
+  if (__builtin_cpu_supports("avx512f")) return sum_by_512(data, range);
+  if (__builtin_cpu_supports("avx2")) return sum_by_256(data, range);
+  return sum_by<Words2>(data, range);
 }
 
 // A line such as "VmHWM:     1234 kB" of /proc/self/status, in bytes.

@@ -151,6 +151,7 @@ void multiply(const PreparedProduct& p, Range blocks) {
 
 template <int64_t element, Vec (*load_line)(const std::byte*)>
 struct PlainRows {
+  static constexpr int64_t bytes = element;
   static Vec load(const std::byte* weights, int64_t output) { return load_line(weights + output * element); }
   static float factor(const std::byte*, int64_t, float x) { return x; }
 };
@@ -159,11 +160,14 @@ using F32Rows = PlainRows<4, load_f32_line>;
 using F16Rows = PlainRows<2, load_f16_line>;
 using BF16Rows = PlainRows<2, load_bf16_line>;
 struct I8Rows {
+  static constexpr int64_t bytes = 1;
   static Vec load(const std::byte* weights, int64_t output) { return load_i8(weights + output); }
   static float factor(const std::byte* row, int64_t output, float x) { return row_scale(row, output) * x; }
 };
 
-// Outputs [output, output + 16 * vectors): the rows of the inputs that are not zero.
+// Outputs [output, output + 16 * vectors): the rows of the inputs that are not zero. A row's part is too
+// short for the processor to see it coming.
+constexpr int64_t rows_ahead = 8;
 template <class Format, int vectors>
 void add_rows(const PreparedProduct& p, int64_t output, int64_t end) {
   constexpr int in_group = scale_group / 16;
@@ -172,9 +176,13 @@ void add_rows(const PreparedProduct& p, int64_t output, int64_t end) {
   const auto* x = reinterpret_cast<const float*>(p.x);
   Vec sums[vectors];
   for (Vec& sum : sums) sum = set1(0);
+  const std::byte* weights = p.product->weight.data;
   for (int64_t i = 0; i < p.nonzero_count; i++) {
     int64_t input = p.nonzero[i];
-    const std::byte* row = p.product->weight.data + input * row_bytes;
+    const std::byte* row = weights + input * row_bytes;
+    const std::byte* ahead = weights + p.nonzero[std::min(i + rows_ahead, p.nonzero_count - 1)] * row_bytes;
+    for (int64_t at = 0; at < vectors * 16 * Format::bytes; at += 64)
+      prefetch(ahead + scale_bytes + output * Format::bytes + at);
     for (int g = 0; g < vectors; g += in_group) {
       Vec factor = set1(Format::factor(row, output + g * 16, x[input]));
       for (int v = g; v < std::min(g + in_group, vectors); v++)
@@ -190,6 +198,10 @@ void add_rows(const PreparedProduct& p, int64_t output, int64_t end) {
 template <class Format>
 void add_rows(const PreparedProduct& p, Range outputs) {
   int64_t at = outputs.begin;
+  if constexpr (row_vectors > 4) {
+    constexpr int64_t wide = row_vectors * 16;
+    for (; at + wide <= outputs.end; at += wide) add_rows<Format, row_vectors>(p, at, outputs.end);
+  }
   for (; at + 64 <= outputs.end; at += 64) add_rows<Format, 4>(p, at, outputs.end);
   for (; at < outputs.end; at += 16) add_rows<Format, 1>(p, at, outputs.end);
 }

@@ -16,9 +16,9 @@ namespace rwkv::cpu::ISA {
 namespace {
 
 #if RWKV_ISA == RWKV_ISA_scalar || RWKV_ISA == RWKV_ISA_avx2
-constexpr int row_vectors = 1;
+constexpr int head_vectors = 1;
 #else
-constexpr int row_vectors = 4;
+constexpr int head_vectors = 4;
 #endif
 
 /// Calls body.operator()<vectors>(j, load, store) for all columns j of [0, n), `vectors` times 16 of them.
@@ -27,7 +27,8 @@ void for_columns(int64_t n, Body body) {
   auto get = [](const float* p) { return load(p); };
   auto put = [](float* p, Vec v) { store(p, v); };
   int64_t j = 0;
-  for (; j + row_vectors * 16 <= n; j += row_vectors * 16) body.template operator()<row_vectors>(j, get, put);
+  for (; j + head_vectors * 16 <= n; j += head_vectors * 16)
+    body.template operator()<head_vectors>(j, get, put);
   for (; j + 16 <= n; j += 16) body.template operator()<1>(j, get, put);
   if (int64_t rest = n - j; rest > 0) {
     body.template operator()<1>(

@@ -8,6 +8,7 @@
 namespace rwkv::cpu::ISA {
 
 constexpr int64_t tile_tokens = 12;
+constexpr int row_vectors = 16;
 constexpr int64_t tile_blocks = 2;
 
 struct Vec {

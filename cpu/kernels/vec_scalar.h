@@ -15,6 +15,7 @@
 namespace rwkv::cpu::ISA {
 
 constexpr int64_t tile_tokens = 4;  ///< tokens whose sums fit into registers beside the weights
+constexpr int row_vectors = 4;      ///< sums of one token in registers
 constexpr int64_t tile_blocks = 1;  ///< blocks of 16 outputs that go with them
 
 struct Vec {
