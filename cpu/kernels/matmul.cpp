@@ -126,15 +126,14 @@ class BlocksProduct {
  private:
   template <int blocks>
   void sum(int64_t block, float* sums) {
-    const int64_t depth = panel_inputs(p_.operand);
-    for (int64_t first = 0; first < m_.inputs; first += depth) {
+    for (int64_t first = 0; first < m_.inputs; first += panel_inputs) {
       const Panel panel = make_panel(m_, weights_, p_.operand, block, blocks, first, scratch_);
       Lines ahead[panel_blocks];
-      if (first + depth < m_.inputs) {
-        find_lines(m_, weights_, block, blocks, first + depth, depth, ahead);
+      if (first + panel_inputs < m_.inputs) {
+        find_lines(m_, weights_, block, blocks, first + panel_inputs, ahead);
       } else if (block + blocks < end_block_) {
         find_lines(m_, weights_, block + blocks, std::min(panel_blocks, end_block_ - block - blocks), 0,
-                   depth, ahead);
+                   ahead);
       }
       multiply_all<blocks>(panel, p_, sums, [&ahead](int64_t part, int64_t parts) {
         for (const Lines& lines : ahead) lines.fetch(part, parts);

@@ -12,11 +12,10 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
+constexpr int64_t panel_inputs = 256;  ///< a panel's memory is half of the first-level cache or less
 constexpr int64_t panel_blocks = tile_blocks;
 constexpr int64_t line_bytes = 64;
-constexpr int64_t block_lines =
-    128;  ///< of a panel, 16 KiB: inputs of a tile are to be in the cache beside it
-constexpr int64_t panel_bytes = panel_blocks * block_lines * line_bytes;
+constexpr int64_t panel_bytes = panel_blocks * panel_inputs * line_bytes;
 
 struct Panel {
   const std::byte* blocks[panel_blocks];
@@ -35,7 +34,6 @@ struct Lines {
 };
 
 inline bool is_bf16(Operand operand) { return operand == Operand::bf16 || operand == Operand::bf16_tiles; }
-inline int64_t panel_inputs(Operand operand) { return is_bf16(operand) ? 2 * block_lines : block_lines; }
 
 // Sources: four neighbouring inputs, from a multiple of four on, of 16 outputs. What lies behind the last
 // input is zero.
@@ -100,7 +98,7 @@ struct I8Blocks {
 template <class Source>
 void widen(const Source& source, [[maybe_unused]] Operand operand, int64_t block, int64_t blocks,
            int64_t first, int64_t inputs, std::byte* to) {
-  for (int64_t b = 0; b < blocks; b++, to += block_lines * line_bytes) {
+  for (int64_t b = 0; b < blocks; b++, to += panel_inputs * line_bytes) {
     std::byte* line = to;
     for (int64_t i = 0; i < inputs; i += 4) {
       Vec w[4];
@@ -131,11 +129,11 @@ inline bool is_panel(const MatrixLayout& m, Operand operand, int64_t end) {
 inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand operand, int64_t block,
                         int64_t blocks, int64_t first, std::byte* scratch) {
   const int64_t multiple = operand == Operand::bf16_tiles ? 32 : is_bf16(operand) ? 2 : 1;
-  Panel panel{{}, first, round_up(std::min(panel_inputs(operand), m.inputs - first), multiple)};
+  Panel panel{{}, first, round_up(std::min(panel_inputs, m.inputs - first), multiple)};
   const bool in_place = is_panel(m, operand, first + panel.inputs);
   for (int64_t b = 0; b < blocks; b++) {
     panel.blocks[b] = in_place ? weights + (block + b) * m.unit_bytes() + first * (is_bf16(operand) ? 32 : 64)
-                               : scratch + b * block_lines * line_bytes;
+                               : scratch + b * panel_inputs * line_bytes;
   }
   if (in_place) return panel;
   auto from = [&](const auto& source) {
@@ -155,14 +153,14 @@ inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand
 
 /// What make_panel will read, or most of it.
 inline void find_lines(const MatrixLayout& m, const std::byte* weights, int64_t block, int64_t blocks,
-                       int64_t first, int64_t inputs, Lines (&lines)[panel_blocks]) {
+                       int64_t first, Lines (&lines)[panel_blocks]) {
+  const int64_t inputs = std::min(panel_inputs, m.inputs - first);
   const auto element = static_cast<int64_t>(size_of(m.dtype));
   if (m.layout == Layout::input_rows) {
     lines[0] = {weights + first * m.unit_bytes() + row_scale_bytes(m) + block * block_outputs * element,
-                m.unit_bytes(), std::min(inputs, m.inputs - first)};
+                m.unit_bytes(), inputs};
     return;
   }
-  inputs = std::min(inputs, m.inputs - first);
   const int64_t begin = first * m.unit_bytes() / std::max<int64_t>(m.inputs, 1) / line_bytes * line_bytes;
   for (int64_t b = 0; b < blocks; b++) {
     const int64_t bytes = std::min(m.unit_bytes() - begin, inputs * block_outputs * element);
