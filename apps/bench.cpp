@@ -144,9 +144,9 @@ void print_json(const Result& r) {
                          {"threads", {static_cast<uint64_t>(r.threads)}}};
   uint64_t device_bytes = 0;
   for (const DeviceMemory& m : r.devices) device_bytes += m.total();
-  if (!r.devices.empty()) object.emplace_back("device_bytes", Json{device_bytes});
+  if (!r.devices.empty()) object.push_back({"device_bytes", Json{device_bytes}});
   if (const Simulated& s = r.simulated; s.tokens > 0) {
-    auto add = [&](const char* name, double value) { object.emplace_back(name, Json{value}); };
+    auto add = [&](const char* name, double value) { object.push_back({name, Json{value}}); };
     add("simulated_launches_per_token", static_cast<double>(s.work.launches) / s.tokens);
     add("simulated_kernel_bytes_per_token", static_cast<double>(s.work.kernel_bytes) / s.tokens);
     add("simulated_to_device_bytes_per_token", static_cast<double>(s.work.to_device_bytes) / s.tokens);

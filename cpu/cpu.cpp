@@ -66,7 +66,7 @@ class CpuOps final : public Ops {
   void prepare_inputs(std::span<const Product> products);
   void find_nonzero(PreparedProduct& prepared, int64_t& used);
   void matmul_share(std::span<const Product> products, int worker);
-  void run_share(const PreparedProduct& p, Range units, std::byte* scratch);
+  void run_share(const PreparedProduct& p, Range units, std::byte* scratch) const;
 
   const Kernels& kernels_;
   ThreadPool pool_;
@@ -197,7 +197,7 @@ void CpuOps::matmul_share(std::span<const Product> products, int worker) {
 }
 
 // Units of matmul_share.
-void CpuOps::run_share(const PreparedProduct& p, Range units, std::byte* scratch) {
+void CpuOps::run_share(const PreparedProduct& p, Range units, std::byte* scratch) const {
   constexpr int64_t strip_blocks = strip_outputs / block_outputs;
   const Product& product = *p.product;
   const bool rows = product.weight.layout == Layout::input_rows;

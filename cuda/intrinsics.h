@@ -152,9 +152,11 @@ __device__ inline void load_matrices(unsigned (&out)[4], const uint4* row) {
   }
 #else
   const int lane = static_cast<int>(threadIdx.x) % 32, major = lane / 4, minor = lane % 4 * 2;
-  const auto address = reinterpret_cast<unsigned long long>(row);
   const auto word_of = [&](int from, int word) {
-    return reinterpret_cast<const unsigned*>(__shfl_sync(~0u, address, from))[word];
+    // As a difference, since a warp exchanges numbers; rows are in one block's shared memory.
+    const auto away = __shfl_sync(~0u, reinterpret_cast<unsigned long long>(row), from) -
+                      reinterpret_cast<unsigned long long>(row);
+    return reinterpret_cast<const unsigned*>(reinterpret_cast<const char*>(row) + away)[word];
   };
   for (int i = 0; i < 4; i++) {
     if (transposed) {

@@ -9,10 +9,11 @@
 #include "ops/layout.h"
 
 namespace rwkv::cpu::ISA {
-namespace {
 
 constexpr bool bf16_products = RWKV_ISA >= RWKV_ISA_avx512bf16;
 constexpr bool has_tiles = RWKV_ISA == RWKV_ISA_amx;
+
+namespace {
 
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
 /// sums + a line of pairs of weights times a pair of inputs, the second product first.

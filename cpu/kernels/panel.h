@@ -10,12 +10,13 @@
 #include "cpu/kernels/operand.h"
 
 namespace rwkv::cpu::ISA {
-namespace {
 
 constexpr int64_t panel_inputs = 256;  ///< a panel's memory is half of the first-level cache or less
 constexpr int64_t panel_blocks = tile_blocks;
 constexpr int64_t line_bytes = 64;
 constexpr int64_t panel_bytes = panel_blocks * panel_inputs * line_bytes;
+
+namespace {
 
 struct Panel {
   const std::byte* blocks[panel_blocks];

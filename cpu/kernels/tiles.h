@@ -13,11 +13,12 @@
 #include "cpu/kernels/panel.h"
 
 namespace rwkv::cpu::ISA {
-namespace {
 
 constexpr int64_t tile_lines = 16;  ///< tokens, outputs, or pairs of inputs of a tile
 constexpr int64_t tile_bytes = tile_lines * line_bytes;
 constexpr int64_t tile_inputs = 32;
+
+namespace {
 
 /// All eight tiles are 16 lines of 64 bytes.
 class TileConfiguration {
@@ -86,9 +87,8 @@ void multiply_by_tiles(const Panel& panel, const PreparedProduct& p, float* sums
     multiply_tiles<count, blocks, sums_stride>(
         panel, p.x + group * group_bytes + panel.first / tile_inputs * tile_bytes, group_bytes,
         sums + group * tile_lines * sums_stride);
-    group += count;
   };
-  while (group + 2 <= groups) pass.template operator()<2>();
+  for (; group + 2 <= groups; group += 2) pass.template operator()<2>();
   if (group < groups) pass.template operator()<1>();
 }
 

@@ -90,7 +90,7 @@ void check_step(int first_output, int first_token) {
     const int token = first_token + i / (32 * 4) % n * 8 + lane % 4 * 2 + part % 2;
     float sum = 0;
     for (int k = 0; k < inputs; k++)
-      sum += w[static_cast<size_t>(output * inputs + k)] * x[static_cast<size_t>(token * inputs + k)];
+      sum += w[static_cast<size_t>(output) * inputs + k] * x[static_cast<size_t>(token) * inputs + k];
     expected.push_back(sum);
   }
   CHECK(sums == expected);

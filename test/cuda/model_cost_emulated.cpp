@@ -237,7 +237,7 @@ TEST_CASE_FIXTURE(Fixture,
     REQUIRE(at != std::string::npos);
     CHECK(error.find("cuda:0") != std::string::npos);
     std::string fitting = error.substr(at + 11);
-    CHECK(fitting.find("+") != std::string::npos);
+    CHECK(fitting.find('+') != std::string::npos);
     { Executor executor(load(fitting), 256); }
     CHECK(emulator::live().total() == 0);
     emulator::configure(small);
