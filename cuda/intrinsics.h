@@ -156,7 +156,8 @@ __device__ inline void load_matrices(unsigned (&out)[4], const uint4* row) {
     // As a difference, since a warp exchanges numbers; rows are in one block's shared memory.
     const auto away = __shfl_sync(~0u, reinterpret_cast<unsigned long long>(row), from) -
                       reinterpret_cast<unsigned long long>(row);
-    return reinterpret_cast<const unsigned*>(reinterpret_cast<const char*>(row) + away)[word];
+    return reinterpret_cast<const unsigned*>(reinterpret_cast<const char*>(row) +
+                                             static_cast<long long>(away))[word];
   };
   for (int i = 0; i < 4; i++) {
     if (transposed) {
