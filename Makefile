@@ -6,6 +6,7 @@ make chat               build, then talk to the demo model; MODEL=FILE another o
 make test               build and run all tests; ARGS="..." options of doctest, such as --test-case=*json*
 make test-gpu           the CUDA suites, which `make test` runs on the emulated device, on this machine's GPU
 make mutation-test      remove barriers and waits of the CUDA code one by one: each time a test must fail
+make bench-peers        time llama.cpp and the package rwkv beside bench; PEERS=DIR, ARGS="..." (tools/bench-peers --help)
 make cuda-report        registers, memory and occupancy of each kernel; fails when one spills
 make check              formatting, clang-tidy, direction of includes, text rules, compiled objects
 make install            install under PREFIX; make uninstall removes it
@@ -136,7 +137,7 @@ libraries := -Wl,--as-needed -lfmt -ledit -lpthread
 real_libraries = $(firstword $(wildcard $(CUDA_HOME:%=%/lib64/libcudart_static.a) $(CUDA_HOME:%=%/lib/libcudart_static.a))) -ldl -lrt
 
 # --- Targets for people ---
-.PHONY: all test test-gpu mutation-test cuda-report check chat install uninstall clean help vocabulary tidy FORCE
+.PHONY: all test test-gpu bench-peers mutation-test cuda-report check chat install uninstall clean help vocabulary tidy FORCE
 all: $(library) $(programs) | vocabulary
 
 help:
@@ -148,6 +149,9 @@ test: $(test_program) $(programs) $(tested_programs) | vocabulary
 test-gpu: $(if $(nvcc),$(gpu_test_program))
 	$(if $(nvcc),,$(call no_toolkit,make test-gpu))
 	@$(gpu_test_program) --test-suite=cuda,cuda-model $(ARGS)
+
+bench-peers: all $(BUILD)/tools/bench-ops
+	@tools/bench-peers '$(call quoted,$(PEERS))' --build $(BUILD) $(ARGS)
 
 mutation-test:
 	@CXX='$(CXX)' tools/mutation-test $(ARGS)

@@ -137,7 +137,7 @@ void CpuOps::prepare_inputs(std::span<const Product> products) {
   prepared_.clear();
   for (const Product& p : products) {
     int64_t inputs = p.x.cols(), padded = round_up(inputs, 64);
-    Operand operand = kernels_.operand_of(p.weight.layout, p.weight.dtype, tokens);
+    Operand operand = kernels_.operand_of(p.weight, tokens);
     PreparedProduct prepared{.product = &p, .operand = operand};
     if (tokens == 1 && operand == Operand::f32 && inputs == padded) {
       prepared.x = p.x.data;

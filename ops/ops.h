@@ -114,6 +114,10 @@ struct Wkv7 {
   Tensor out;                   ///< [T, A]; may be r
 };
 
+/// Matrices with at most so many weights cost little, and low-rank pairs in front of exponential functions
+/// are among them: their products with several tokens keep more bits of the inputs (Ops::matmul).
+constexpr int64_t small_matrix = 1 << 18;
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -158,13 +162,13 @@ class Ops {
   /// All products, in any order; none may read what another one writes. T is the same for all. Sums are fp32.
   /// On the CPU inputs are rounded to bf16 for bf16 weights and otherwise stay fp32, with widened weights;
   /// but where the processor has instructions for bf16, int8 weights and their inputs are rounded to bf16 for
-  /// several tokens, and the inputs for one token to 16-bit integers, scaled by 32. One token alone may have
-  /// other bits than among others. On a CUDA device inputs stay fp32 for one token; for several they are
-  /// rounded to bf16 for bf16 weights, and for fp16 and int8 weights, after scaling each token's inputs by a
-  /// power of two to at most 2^15, to fp16 (of a matrix with at most 2^18 weights to the sum of two such
-  /// numbers), and int8 weights to fp16. Weights must be finite: those of an
-  /// input that is zero may not be read. For one token, outputs that are decay, a, g or v_gate of the
-  /// recurrence which is the next operator may exist only there and never reach their memory.
+  /// several tokens unless it is a small_matrix, and the inputs for one token to 16-bit integers, scaled
+  /// by 32. One token alone may have other bits than among others. On a CUDA device inputs stay fp32 for one
+  /// token; for several they are rounded to bf16 for bf16 weights, and for fp16 and int8 weights, after
+  /// scaling each token's inputs by a power of two to at most 2^15, to fp16 (of a small_matrix to the sum of
+  /// two such numbers), and int8 weights to fp16. Weights must be finite: those of an input that is zero may
+  /// not be read. For one token, outputs that are decay, a, g or v_gate of the recurrence which is the next
+  /// operator may exist only there and never reach their memory.
   void matmul(std::span<const Product> products);
 
   void wkv4(const Wkv4& wkv);

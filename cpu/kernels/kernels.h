@@ -37,8 +37,8 @@ struct PreparedProduct {
 struct Kernels {
   const char* name;
 
-  /// The operand that a weight of this layout and type multiplies with.
-  Operand (*operand_of)(Layout layout, DType weight, int64_t tokens);
+  /// The operand that a weight multiplies with.
+  Operand (*operand_of)(const Tensor& weight, int64_t tokens);
   /// Inputs of some of the tokens. False when this operand cannot have their values; f32 can.
   bool (*prepare)(const Tensor& x, Operand operand, Range tokens, std::byte* out);
 

@@ -166,12 +166,15 @@ int64_t scratch_bytes(int64_t tokens) {
 
 // --- Inputs ---
 
-Operand operand_of(Layout layout, DType weight, int64_t tokens) {
-  if (tokens > 1 && bf16_products && (weight == DType::bf16 || weight == DType::i8))
-    return has_tiles ? Operand::bf16_tiles : Operand::bf16;
-  if (bf16_products && weight == DType::i8 && layout == Layout::cpu_blocks) return Operand::byte_pairs;
-  if (weight != DType::bf16) return Operand::f32;
-  return bf16_products && layout == Layout::cpu_blocks ? Operand::bf16 : Operand::rounded_f32;
+Operand operand_of(const Tensor& weight, int64_t tokens) {
+  const bool blocks = weight.layout == Layout::cpu_blocks, int8 = weight.dtype == DType::i8;
+  if (bf16_products && tokens > 1) {
+    const bool rounds = int8 && weight.elements() > small_matrix;
+    if (rounds || weight.dtype == DType::bf16) return has_tiles ? Operand::bf16_tiles : Operand::bf16;
+  }
+  if (bf16_products && tokens == 1 && int8 && blocks) return Operand::byte_pairs;
+  if (weight.dtype != DType::bf16) return Operand::f32;
+  return bf16_products && blocks ? Operand::bf16 : Operand::rounded_f32;
 }
 
 /// Sixteen inputs from `input` on, zero behind the last one.

@@ -37,10 +37,6 @@ class ProductLibrary {
 /// Tokens of a chunk from which matmul asks a library.
 constexpr int library_tokens = 256;
 
-/// Matrices with at most so many weights are too small to keep tensor cores busy, and low-rank pairs in front
-/// of exponential functions are among them: for several tokens their fp16 inputs have two parts, and 22 bits.
-constexpr int64_t two_part_weights = 1 << 18;
-
 /// Device memory that operators need beside their operands; one for each queue.
 struct Workspace {
   std::byte* operands = nullptr;  ///< matmul: inputs of products as tensor cores read them
@@ -50,7 +46,7 @@ struct Workspace {
   ProductLibrary* library = nullptr;  ///< where there is one that is faster
   float* library_sums = nullptr;      ///< what it computes, before the epilogue
   size_t library_sum_bytes = 0;
-  int64_t two_part_weights = cuda::two_part_weights;
+  int64_t two_part_weights = small_matrix;  ///< matmul: up to so many, fp16 inputs have two parts
 };
 /// Sizes for these limits.
 size_t operand_bytes(const Ops::Limits& limits);

@@ -249,7 +249,7 @@ TEST_CASE("matmul of a chunk: fp16 inputs of small matrices have two parts") {
 
 TEST_CASE("matmul of a chunk: equal inputs are prepared once, and only within what was reserved") {
   on_device(1, [] {
-    const MatmulBench bench(cuda::two_part_weights);
+    const MatmulBench bench(small_matrix);
     const ProductCase half({Layout::cuda_blocks, DType::f16, 30, 100}, Epilogue::none, 5, 1);
     ProductCase eight({Layout::input_rows, DType::i8, 40, 100}, Epilogue::none, 5, 2);
     ProductCase brain({Layout::cuda_blocks, DType::bf16, 30, 100}, Epilogue::none, 5, 3);

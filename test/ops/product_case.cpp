@@ -130,7 +130,7 @@ float round_to_half(float x) {
 Estimates expected_row_among(const ProductCase& c, int64_t t) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
   bool half = c.layout.dtype == DType::f16 || c.layout.dtype == DType::i8;
-  bool two_parts = c.layout.outputs * c.layout.inputs <= 1 << 18;
+  bool two_parts = c.layout.outputs * c.layout.inputs <= small_matrix;
   if (c.layout.dtype == DType::bf16) round_to_bf16(x);
   if (!half) return outputs_of(c, t, [&](int64_t o) { return dot(x, c.weight.row(o)); });
   // With the largest input scaled to at least 2^14, what is far below it becomes a multiple of 2^-24.
@@ -159,7 +159,8 @@ Estimates expected_row_among(const ProductCase& c, int64_t t) {
 /// As a CPU with instructions for bf16 multiplies for a token among others.
 Estimates expected_row_of_pairs(const ProductCase& c, int64_t t) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
-  bool rounded = c.layout.dtype == DType::bf16 || c.layout.dtype == DType::i8;
+  bool small = c.layout.outputs * c.layout.inputs <= small_matrix;
+  bool rounded = c.layout.dtype == DType::bf16 || (c.layout.dtype == DType::i8 && !small);
   if (rounded) round_to_bf16(x);
   return outputs_of(c, t, [&](int64_t o) {
     std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
