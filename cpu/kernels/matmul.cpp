@@ -10,7 +10,6 @@
 // the order in which a tile reads them, since rows of 4 KiB would share one set of the cache. Sums wait in
 // memory between panels.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -203,29 +202,34 @@ void prepare_tile_lines(const float* x, int64_t count, std::byte* out) {
     store_bf16(out + i / 32 * 1024 + i % 32 * 2, some_inputs(x, count, i));
 }
 
+#if RWKV_ISA >= RWKV_ISA_avx512bf16
 /// Thirty-two inputs, the `group`-th part of a step. False when they are not finite.
 bool prepare_bytes(const float* x, int64_t count, int group, ByteStep& step) {
   constexpr float largest = 127 * 256 + 127, smallest = 0x1p-100f;  // less is taken as zero
-  constexpr int per_line = 4;
-  float highest = 0;
-  bool finite = true;
-  for (int64_t i = 0; i < count; i++) {
-    highest = std::max(highest, std::abs(x[i]));
-    finite = finite && std::abs(x[i]) <= std::numeric_limits<float>::max();
+  const __m512 inputs[2] = {some_inputs(x, count, 0).v, some_inputs(x, count, 16).v};
+  const __m512 infinity = _mm512_set1_ps(std::numeric_limits<float>::infinity());
+  __m512 magnitude = _mm512_setzero_ps();
+  for (const __m512& some : inputs) {
+    const __m512 size = _mm512_abs_ps(some);
+    if (_mm512_cmp_ps_mask(size, infinity, _CMP_LT_OQ) != 0xffff) return false;
+    magnitude = _mm512_max_ps(magnitude, size);
   }
-  const float inverse = highest < smallest ? 0 : largest / highest;
-  int32_t total = 0;
-  for (int64_t i = 0; finite && i < scale_group; i++) {
-    const auto value = i < count ? static_cast<int32_t>(std::nearbyint(x[i] * inverse)) : 0;
-    const int32_t high = (value + 128) >> 8;
-    int8_t(&line)[2][per_line] = step.bytes[group * 8 + i / per_line];
-    line[0][i % per_line] = static_cast<int8_t>(high);
-    line[1][i % per_line] = static_cast<int8_t>(value - high * 256);
-    total += value;
+  const float highest = _mm512_reduce_max_ps(magnitude);
+  const __m512 inverse = _mm512_set1_ps(highest < smallest ? 0 : largest / highest);
+  __m512i total = _mm512_setzero_si512();
+  for (int half = 0; half < 2; half++) {
+    const __m512i value = _mm512_cvtps_epi32(_mm512_mul_ps(inputs[half], inverse));
+    const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(value, _mm512_set1_epi32(128)), 8);
+    const __m512i low = _mm512_sub_epi32(value, _mm512_slli_epi32(high, 8));
+    const __m128i highs = _mm512_cvtepi32_epi8(high), lows = _mm512_cvtepi32_epi8(low);
+    auto* lines = reinterpret_cast<__m128i*>(step.bytes[group * 8 + half * 4]);
+    _mm_store_si128(lines, _mm_unpacklo_epi32(highs, lows));
+    _mm_store_si128(lines + 1, _mm_unpackhi_epi32(highs, lows));
+    total = _mm512_add_epi32(total, value);
   }
   step.scale[group] = highest / largest;
-  step.excess[group] = 128 * total;
-  return finite;
+  step.excess[group] = 128 * _mm512_reduce_add_epi32(total);
+  return true;
 }
 
 bool prepare_byte_pairs(const float* x, int64_t count, std::byte* out) {
@@ -238,9 +242,12 @@ bool prepare_byte_pairs(const float* x, int64_t count, std::byte* out) {
   }
   return finite;
 }
+#endif
 
 bool prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
+#if RWKV_ISA >= RWKV_ISA_avx512bf16
   if (operand == Operand::byte_pairs) return prepare_byte_pairs(x.row(0), x.cols(), out);
+#endif
   const int64_t size = group_tokens(operand), all = x.rows(), count = x.cols();
   const int64_t token_bytes = round_up(count, 64) * (is_bf16(operand) ? 2 : 4);
   for (int64_t t = tokens.begin; t < tokens.end; t++) {
