@@ -41,15 +41,26 @@ void fail_allocation(uint64_t n) {
 bool allocation_failed() { return until_failure != 0 && asked >= until_failure; }
 }  // namespace rwkv::test
 
-// A program may define these; the other forms call them.
+static void* allocate_or_fail(size_t size) noexcept {
+  if (until_failure != 0 && ++asked == until_failure) return nullptr;
+  return std::malloc(size == 0 ? 1 : size);
+}
+
+// A program may define these: all, since the sanitizers have all. Those for aligned memory stay theirs.
 void* operator new(size_t size) {
-  if (until_failure != 0 && ++asked == until_failure) throw std::bad_alloc();
-  void* memory = std::malloc(size);
+  void* memory = allocate_or_fail(size);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
+void* operator new[](size_t size) { return operator new(size); }
+void* operator new(size_t size, const std::nothrow_t&) noexcept { return allocate_or_fail(size); }
+void* operator new[](size_t size, const std::nothrow_t&) noexcept { return allocate_or_fail(size); }
 void operator delete(void* old) noexcept { std::free(old); }
+void operator delete[](void* old) noexcept { std::free(old); }
 void operator delete(void* old, size_t) noexcept { std::free(old); }
+void operator delete[](void* old, size_t) noexcept { std::free(old); }
+void operator delete(void* old, const std::nothrow_t&) noexcept { std::free(old); }
+void operator delete[](void* old, const std::nothrow_t&) noexcept { std::free(old); }
 
 // NOLINTBEGIN: the names are those of the C library and of the sanitizers
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -115,11 +115,13 @@ class BlocksProduct {
       if (m_.inputs == 0) std::fill_n(sums_, p_.product->x.rows() * strip_outputs, 0.0f);
       for (int64_t b = block; b < end; b += panel_blocks) {
         float* sums = sums_ + (b - block) * block_outputs;
-        if (panel_blocks == 1 || b + panel_blocks <= end) {
-          sum<int{panel_blocks}>(b, sums);
-        } else {
-          sum<1>(b, sums);
+        if constexpr (panel_blocks > 1) {
+          if (b + panel_blocks > end) {
+            sum<1>(b, sums);
+            continue;
+          }
         }
+        sum<int{panel_blocks}>(b, sums);
       }
       finish_rows(*p_.product, output, std::min(end * block_outputs, m_.outputs) - output, sums_,
                   strip_outputs);

@@ -90,9 +90,9 @@ struct RegisterState {
   static constexpr int unrolled = groups;  ///< steps of loops over groups
 
   StatePlace place;
-  float4 rows[groups][4];
+  float4 rows[groups][4] = {};
 
-  __device__ explicit RegisterState(const StatePlace& where) : place(where), rows{} {}
+  __device__ explicit RegisterState(const StatePlace& where) : place(where) {}
   __device__ void begin() {
 #pragma unroll
     for (int g = 0; g < groups; g++) place.load(g, rows[g]);

@@ -39,13 +39,11 @@ __device__ inline int next_of(int stage) { return stage + 1 == tile_stages ? 0 :
 
 /// The steps of some inputs, segment by segment, each with all parts of x.
 struct Steps {
-  int end, segment_steps, parts;
-  int step, segment_end, part, segment;
+  int end, segment_steps, parts, segment_end;
+  int step = 0, part = 0, segment = 0;
 
   __device__ Steps(int steps, int segment_steps, int parts)
-      : end(steps), segment_steps(segment_steps), parts(parts), step(0), part(0), segment(0) {
-    segment_end = min(segment_steps, end);
-  }
+      : end(steps), segment_steps(segment_steps), parts(parts), segment_end(min(segment_steps, steps)) {}
   __device__ void next() {
     if (++step < segment_end) return;
     if (++part == parts) {

@@ -40,7 +40,7 @@ __device__ float larger(float a, float b) { return a > b || a != a ? a : b; }
 struct State4 {
   float aa, bb, pp;
 
-  __device__ float output(float first, float k, float v) const {
+  [[nodiscard]] __device__ float output(float first, float k, float v) const {
     const float bonus = first + k, q = larger(pp, bonus);
     const float e1 = expf(pp - q), e2 = expf(bonus - q);
     return fmaf(e1, aa, e2 * v) / fmaf(e1, bb, e2);
