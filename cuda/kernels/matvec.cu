@@ -14,12 +14,13 @@
 // read of it lies 16 (fp32), 32 or 64 (int8) bytes apart and so takes one, two or four turns: with int8 and
 // one row for a warp that would leave 7 bytes of weights a cycle, with four rows 27. So int8 counts twice
 // when rows are dealt out.
+#include "cuda/kernels/matvec.h"
+
 #include <algorithm>
 #include <type_traits>
 
 #include "cuda/kernels/epilogue.h"
 #include "cuda/kernels/kernels.h"
-#include "cuda/kernels/matvec.h"
 #include "cuda/kernels/row_dot.h"
 #include "cuda/kernels/tail.h"
 #include "cuda/launch.h"
