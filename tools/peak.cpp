@@ -9,6 +9,9 @@
 
 #include "core/thread_pool.h"
 
+// Arrays of chains are to be in registers, which takes more than the usual optimization.
+#pragma GCC optimize("O3")
+
 namespace rwkv::apps {
 namespace {
 
@@ -29,6 +32,7 @@ float run_scalar() {
       asm volatile("" : "+v"(sum));  // the chains are equal, and must not become one
     }
   }
+#pragma GCC unroll 12
   for (int c = 1; c < chains; c++) sums[0] = _mm_add_ps(sums[0], sums[c]);
   return _mm_cvtss_f32(sums[0]);
 }
@@ -42,6 +46,7 @@ __attribute__((target("avx2,fma"))) float run_avx2() {
       asm volatile("" : "+v"(sum));  // the chains are equal, and must not become one
     }
   }
+#pragma GCC unroll 12
   for (int c = 1; c < chains; c++) sums[0] = _mm256_add_ps(sums[0], sums[c]);
   return _mm256_cvtss_f32(sums[0]);
 }
@@ -55,6 +60,7 @@ __attribute__((target("avx512f"))) float run_avx512() {
       asm volatile("" : "+v"(sum));  // the chains are equal, and must not become one
     }
   }
+#pragma GCC unroll 12
   for (int c = 1; c < chains; c++) sums[0] = _mm512_add_ps(sums[0], sums[c]);
   return _mm512_cvtss_f32(sums[0]);
 }
@@ -69,6 +75,7 @@ __attribute__((target("avx512f,avx512bf16"))) float run_avx512bf16() {
       asm volatile("" : "+v"(sum));  // the chains are equal, and must not become one
     }
   }
+#pragma GCC unroll 12
   for (int c = 1; c < chains; c++) sums[0] = _mm512_add_ps(sums[0], sums[c]);
   return _mm512_cvtss_f32(sums[0]);
 }

@@ -206,35 +206,34 @@ void add_rows(const PreparedProduct& p, Range outputs) {
   for (; at < outputs.end; at += 16) add_rows<Format, 1>(p, at, outputs.end);
 }
 
-}  // namespace
-
-void matvec_blocks(const PreparedProduct& p, Range blocks) {
-  switch (p.product->weight.dtype) {
+/// body.operator()<the format of this type>()
+template <class F32, class F16, class BF16, class I8, class Body>
+void with_format(DType dtype, Body body) {
+  switch (dtype) {
     case DType::f32:
-      return multiply<F32Blocks>(p, blocks);
+      return body.template operator()<F32>();
     case DType::f16:
-      return multiply<F16Blocks>(p, blocks);
+      return body.template operator()<F16>();
     case DType::bf16:
-      return multiply<BF16Blocks>(p, blocks);
+      return body.template operator()<BF16>();
     default:
-#if RWKV_ISA >= RWKV_ISA_avx512bf16
-      if (p.operand == Operand::byte_pairs) return multiply<I8BytePairs>(p, blocks);
-#endif
-      return multiply<I8Blocks>(p, blocks);
+      return body.template operator()<I8>();
   }
 }
 
+}  // namespace
+
+void matvec_blocks(const PreparedProduct& p, Range blocks) {
+#if RWKV_ISA >= RWKV_ISA_avx512bf16
+  if (p.operand == Operand::byte_pairs) return multiply<I8BytePairs>(p, blocks);
+#endif
+  with_format<F32Blocks, F16Blocks, BF16Blocks, I8Blocks>(
+      p.product->weight.dtype, [&]<class Format>() { multiply<Format>(p, blocks); });
+}
+
 void matvec_rows(const PreparedProduct& p, Range outputs) {
-  switch (p.product->weight.dtype) {
-    case DType::f32:
-      return add_rows<F32Rows>(p, outputs);
-    case DType::f16:
-      return add_rows<F16Rows>(p, outputs);
-    case DType::bf16:
-      return add_rows<BF16Rows>(p, outputs);
-    default:
-      return add_rows<I8Rows>(p, outputs);
-  }
+  with_format<F32Rows, F16Rows, BF16Rows, I8Rows>(p.product->weight.dtype,
+                                                  [&]<class Format>() { add_rows<Format>(p, outputs); });
 }
 
 }  // namespace rwkv::cpu::ISA

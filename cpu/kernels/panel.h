@@ -65,9 +65,10 @@ struct Rows {
 struct F16Blocks {
   MatrixLayout m;
   const std::byte* weights;
+  int64_t block_bytes = m.unit_bytes();
 
   void quad(int64_t block, int64_t input, Vec (&w)[4]) const {
-    const std::byte* at = weights + block * m.unit_bytes() + input * 32;
+    const std::byte* at = weights + block * block_bytes + input * 32;
     for (int i = 0; i < 4; i++) w[i] = input + i < m.inputs ? load_f16(at + i * 32) : set1(0);
   }
 };
@@ -75,9 +76,10 @@ struct F16Blocks {
 struct BF16Blocks {
   MatrixLayout m;
   const std::byte* weights;
+  int64_t block_bytes = m.unit_bytes();
 
   void quad(int64_t block, int64_t input, Vec (&w)[4]) const {
-    const std::byte* at = weights + block * m.unit_bytes() + input * 32;
+    const std::byte* at = weights + block * block_bytes + input * 32;
     w[0] = w[1] = w[2] = w[3] = set1(0);
     if (input < m.inputs) load_bf16_pairs(at, w[0], w[1]);
     if (input + 2 < m.inputs) load_bf16_pairs(at + line_bytes, w[2], w[3]);
@@ -87,10 +89,11 @@ struct BF16Blocks {
 struct I8Blocks {
   MatrixLayout m;
   const std::byte* weights;
+  int64_t block_bytes = m.unit_bytes();
 
   void quad(int64_t block, int64_t input, Vec (&w)[4]) const {
     const int64_t in_step = input % int8_inputs;
-    const std::byte* step = weights + block * m.unit_bytes() + input / int8_inputs * int8_step_bytes;
+    const std::byte* step = weights + block * block_bytes + input / int8_inputs * int8_step_bytes;
     load_scaled_quads(step + 64 + in_step * 16, load_bf16(step + in_step / scale_group * 32), w);
   }
 };

@@ -104,9 +104,9 @@ class GivenCublas {
 };
 
 /// A queue with a workspace for these limits.
-class Bench1 {
+class QueueBench {
  public:
-  explicit Bench1(const Ops::Limits& limits) : operands_(device_->allocate(cuda::operand_bytes(limits))) {
+  explicit QueueBench(const Ops::Limits& limits) : operands_(device_->allocate(cuda::operand_bytes(limits))) {
     workspace_.operands = operands_.data();
     workspace_.operand_bytes = operands_.size();
     workspace_.two_part_weights = 0;  // small matrices are no work for a library
@@ -129,6 +129,21 @@ class Bench1 {
   Workspace workspace_;
 };
 
+/// The same where the library is at hand, with memory for the sums of 128 tokens.
+class LibraryBench : public QueueBench {
+ public:
+  explicit LibraryBench(const Ops::Limits& limits) : QueueBench(limits) { use(true); }
+  void use(bool library) {
+    workspace().library = library ? &cublas_ : nullptr;
+    workspace().library_sums = reinterpret_cast<float*>(sums_.data());
+    workspace().library_sum_bytes = sums_.size();
+  }
+
+ private:
+  Buffer memory_ = cuda::allocate(0, 32 << 20), sums_ = cuda::allocate(0, outputs * 128 * sizeof(float));
+  cuda::Cublas cublas_{functions, queue().stream(), memory_.data(), memory_.size()};
+};
+
 constexpr Ops::Limits limits = {.tokens = tokens, .product_inputs = 128, .product_outputs = outputs};
 
 }  // namespace
@@ -138,21 +153,16 @@ TEST_SUITE_BEGIN("cuda");
 TEST_CASE("library: takes long chunks of 16-bit weights, in slices; epilogues are ours") {
   on_device(4, [] {
     const GivenCublas given;
-    Bench1 bench(limits);
-    const Buffer workspace = cuda::allocate(0, 32 << 20),
-                 sums = cuda::allocate(0, outputs * 128 * sizeof(float));
-    cuda::Cublas cublas(functions, bench.queue().stream(), workspace.data(), workspace.size());
+    LibraryBench bench(limits);
     int64_t seed = 1;
     for (const Epilogue epilogue : epilogues) {
       const DType dtype = seed % 2 == 0 ? DType::f16 : DType::bf16;
       ProductCase c({Layout::cuda_blocks, dtype, outputs, inputs}, epilogue, 260, seed++);
       c.x[5] = 1e9f;  // scaled for fp16
       c.x[static_cast<size_t>(100 * inputs)] = INFINITY;
-      bench.workspace().library = nullptr;
+      bench.use(false);
       const std::vector<float> ours = bench.run(c);
-      bench.workspace().library = &cublas;
-      bench.workspace().library_sums = reinterpret_cast<float*>(sums.data());
-      bench.workspace().library_sum_bytes = sums.size();
+      bench.use(true);
       fake.products = fake.tokens = 0;
       const std::vector<float> theirs = bench.run(c);
       CHECK(fake.products == 3);
@@ -173,13 +183,7 @@ TEST_CASE("library: takes long chunks of 16-bit weights, in slices; epilogues ar
 TEST_CASE("library: is not asked for anything else") {
   on_device(1, [] {
     const GivenCublas given;
-    Bench1 bench(limits);
-    const Buffer workspace = cuda::allocate(0, 32 << 20),
-                 sums = cuda::allocate(0, outputs * 128 * sizeof(float));
-    cuda::Cublas cublas(functions, bench.queue().stream(), workspace.data(), workspace.size());
-    bench.workspace().library = &cublas;
-    bench.workspace().library_sums = reinterpret_cast<float*>(sums.data());
-    bench.workspace().library_sum_bytes = sums.size();
+    LibraryBench bench(limits);
     const auto asked = [&](MatrixLayout layout, int64_t chunk) {
       fake.products = 0;
       bench.run({layout, Epilogue::none, chunk, 1});
@@ -201,7 +205,7 @@ TEST_CASE("library: is not asked for anything else") {
     const ProductCase c({Layout::cuda_blocks, DType::f16, 20, 64}, Epilogue::add, 256, 1);
     fake.gemm = 15;
     const std::vector<float> refused = bench.run(c);
-    bench.workspace().library = nullptr;
+    bench.use(false);
     CHECK(same_bits(refused, bench.run(c)));
   });
 }
@@ -210,7 +214,7 @@ TEST_CASE("library: is taken when it is right and faster") {
   on_devices({.memory = memory}, 2, [] {
     double share = 1.6;  // this one launches three kernels where matmul launches two
     const auto taken = [&share](const Ops::Limits& some) {
-      Bench1 bench(some);
+      QueueBench bench(some);
       cuda::FasterLibrary faster(share);
       faster.look(bench.queue(), some, bench.workspace());
       const bool found = bench.workspace().library != nullptr;
@@ -252,7 +256,7 @@ TEST_CASE("library: is taken when it is right and faster") {
 TEST_CASE("library: takes only memory to spare") {
   on_devices({.memory = 500 << 20}, 1, [] {
     const GivenCublas given;
-    Bench1 bench(limits);
+    QueueBench bench(limits);
     cuda::FasterLibrary faster;
     faster.look(bench.queue(), limits, bench.workspace());
     CHECK(bench.workspace().library == nullptr);

@@ -8,64 +8,67 @@ namespace rwkv::test::emulated {
 TEST_SUITE_BEGIN("emulator");
 
 TEST_CASE("what a graph cannot hold is an error of the call and of the end of the capture") {
-  using Call = cudaError_t (*)(const Program&);
+  using Call = cudaError_t (*)(const GraphProgram&);
   static std::vector<float> pageable(count);
   static void* memory = nullptr;
   const struct {
     Call call;
     cudaError_t error;
   } forbidden[] = {
-      {[](const Program& p) { return cudaStreamSynchronize(p.compute); }, cudaErrorStreamCaptureUnsupported},
-      {[](const Program& p) { return cudaStreamQuery(p.compute); }, cudaErrorStreamCaptureUnsupported},
-      {[](const Program& p) { return cudaStreamDestroy(p.compute); }, cudaErrorStreamCaptureUnsupported},
-      {[](const Program&) { return cudaDeviceSynchronize(); }, cudaErrorStreamCaptureUnsupported},
-      {[](const Program&) { return cudaMalloc(&memory, 1); }, cudaErrorStreamCaptureUnsupported},
-      {[](const Program&) { return cudaMallocHost(&memory, 1); }, cudaErrorStreamCaptureUnsupported},
-      {[](const Program& p) { return cudaFree(p.slot); }, cudaErrorStreamCaptureUnsupported},
-      {[](const Program& p) { return cudaFreeHost(p.pinned); }, cudaErrorStreamCaptureUnsupported},
-      {[](const Program&) { return cudaHostRegister(pageable.data(), bytes, 0); },
+      {[](const GraphProgram& p) { return cudaStreamSynchronize(p.compute); },
        cudaErrorStreamCaptureUnsupported},
-      {[](const Program& p) { return cudaMemcpy(p.slot, p.pinned, bytes, cudaMemcpyHostToDevice); },
+      {[](const GraphProgram& p) { return cudaStreamQuery(p.compute); }, cudaErrorStreamCaptureUnsupported},
+      {[](const GraphProgram& p) { return cudaStreamDestroy(p.compute); }, cudaErrorStreamCaptureUnsupported},
+      {[](const GraphProgram&) { return cudaDeviceSynchronize(); }, cudaErrorStreamCaptureUnsupported},
+      {[](const GraphProgram&) { return cudaMalloc(&memory, 1); }, cudaErrorStreamCaptureUnsupported},
+      {[](const GraphProgram&) { return cudaMallocHost(&memory, 1); }, cudaErrorStreamCaptureUnsupported},
+      {[](const GraphProgram& p) { return cudaFree(p.slot); }, cudaErrorStreamCaptureUnsupported},
+      {[](const GraphProgram& p) { return cudaFreeHost(p.pinned); }, cudaErrorStreamCaptureUnsupported},
+      {[](const GraphProgram&) { return cudaHostRegister(pageable.data(), bytes, 0); },
        cudaErrorStreamCaptureUnsupported},
-      {[](const Program& p) { return cudaMemset(p.slot, 0, bytes); }, cudaErrorStreamCaptureUnsupported},
-      {[](const Program& p) {
+      {[](const GraphProgram& p) { return cudaMemcpy(p.slot, p.pinned, bytes, cudaMemcpyHostToDevice); },
+       cudaErrorStreamCaptureUnsupported},
+      {[](const GraphProgram& p) { return cudaMemset(p.slot, 0, bytes); }, cudaErrorStreamCaptureUnsupported},
+      {[](const GraphProgram& p) {
          return cudaMemcpyAsync(p.slot, pageable.data(), bytes, cudaMemcpyHostToDevice, p.compute);
        },
        cudaErrorStreamCaptureUnsupported},
-      {[](const Program& p) {
+      {[](const GraphProgram& p) {
          return cudaMemcpyAsync(pageable.data(), p.slot, bytes, cudaMemcpyDeviceToHost, p.compute);
        },
        cudaErrorStreamCaptureUnsupported},
-      {[](const Program& p) { return cudaEventQuery(p.free); }, cudaErrorStreamCaptureUnsupported},
-      {[](const Program& p) { return cudaEventSynchronize(p.free); }, cudaErrorStreamCaptureUnsupported},
-      {[](const Program& p) {
+      {[](const GraphProgram& p) { return cudaEventQuery(p.free); }, cudaErrorStreamCaptureUnsupported},
+      {[](const GraphProgram& p) { return cudaEventSynchronize(p.free); }, cudaErrorStreamCaptureUnsupported},
+      {[](const GraphProgram& p) {
          cudaEventRecord(p.filled, p.compute);
          return cudaEventQuery(p.filled);
        },
        cudaErrorCapturedEvent},
-      {[](const Program& p) {
+      {[](const GraphProgram& p) {
          cudaEventRecord(p.filled, p.compute);
          return cudaEventSynchronize(p.filled);
        },
        cudaErrorCapturedEvent},
-      {[](const Program& p) {
+      {[](const GraphProgram& p) {
          cudaEventRecord(p.free, p.transfer);
          return cudaStreamWaitEvent(p.compute, p.free);
        },
        cudaErrorStreamCaptureIsolation},
-      {[](const Program& p) { return cudaStreamWaitEvent(p.compute, p.free); },
+      {[](const GraphProgram& p) { return cudaStreamWaitEvent(p.compute, p.free); },
        cudaErrorStreamCaptureIsolation},
-      {[](const Program& p) { return launch(fill, 1, count, p.slot, 1.0f); }, cudaErrorStreamCaptureImplicit},
-      {[](const Program& p) { return cudaMemsetAsync(p.slot, 0, bytes); }, cudaErrorStreamCaptureImplicit},
-      {[](const Program&) { return cudaStreamSynchronize(nullptr); }, cudaErrorStreamCaptureImplicit},
-      {[](const Program& p) { return cudaEventRecord(p.free); }, cudaErrorStreamCaptureImplicit},
-      {[](const Program& p) {
+      {[](const GraphProgram& p) { return launch(fill, 1, count, p.slot, 1.0f); },
+       cudaErrorStreamCaptureImplicit},
+      {[](const GraphProgram& p) { return cudaMemsetAsync(p.slot, 0, bytes); },
+       cudaErrorStreamCaptureImplicit},
+      {[](const GraphProgram&) { return cudaStreamSynchronize(nullptr); }, cudaErrorStreamCaptureImplicit},
+      {[](const GraphProgram& p) { return cudaEventRecord(p.free); }, cudaErrorStreamCaptureImplicit},
+      {[](const GraphProgram& p) {
          p.fork_transfer();
          cudaGraph_t graph = nullptr;
          return cudaStreamEndCapture(p.transfer, &graph);
        },
        cudaErrorStreamCaptureUnmatched},
-      {[](const Program& p) {
+      {[](const GraphProgram& p) {
          cudaStreamBeginCapture(p.transfer, strict);
          cudaEventRecord(p.free, p.transfer);
          const cudaError_t error = cudaStreamWaitEvent(p.compute, p.free);
@@ -77,7 +80,7 @@ TEST_CASE("what a graph cannot hold is an error of the call and of the end of th
   };
   for (const auto& one : forbidden) {
     emulator::configure(quiet());
-    Program p(cudaStreamDefault);
+    GraphProgram p(cudaStreamDefault);
     p.begin();
     start_fill(p.compute, p.slot, 1);
     CAPTURE(cudaGetErrorName(one.error));
@@ -97,7 +100,7 @@ TEST_CASE("what a graph cannot hold is an error of the call and of the end of th
 
 TEST_CASE("streams that do not block the default stream leave it usable during a capture") {
   emulator::configure(quiet());
-  Program p;
+  GraphProgram p;
   p.begin();
   CHECK(launch(fill, 1, count, p.sum, 2.0f) == cudaSuccess);
   CHECK(cudaStreamSynchronize(nullptr) == cudaSuccess);
@@ -118,7 +121,7 @@ TEST_CASE("the mode of a capture says whose calls are forbidden") {
   for (const auto& one : modes) {
     const auto try_calls = [&one](bool other_thread) {
       emulator::configure(quiet());
-      Program p;
+      GraphProgram p;
       p.begin(one.mode);
       cudaError_t errors[3]{};
       cudaGraph_t graph = nullptr;
@@ -149,7 +152,7 @@ TEST_CASE("the mode of a capture says whose calls are forbidden") {
 
 TEST_CASE("a capture begins and ends where it may, with all its streams joined") {
   emulator::configure(quiet());
-  Program p;
+  GraphProgram p;
   cudaGraph_t graph = nullptr;
   CHECK(cudaStreamBeginCapture(nullptr, strict) == cudaErrorStreamCaptureUnsupported);
   CHECK(cudaStreamEndCapture(p.compute, &graph) == cudaErrorIllegalState);

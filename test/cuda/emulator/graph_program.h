@@ -1,45 +1,21 @@
-// A program with a graph: one stream copies, another one computes with what is copied.
+// The same with a graph.
 #pragma once
 
-#include "test/cuda/emulator/support.h"
+#include "test/cuda/emulator/program.h"
 
 namespace rwkv::test::emulated {
 
-constexpr int count = 64;
-constexpr size_t bytes = count * sizeof(float);
 constexpr auto strict = cudaStreamCaptureModeThreadLocal;
 
-inline __global__ void fill(float* out, float value) { out[threadIdx.x] = value; }
-inline __global__ void add(float* out, const float* in) { out[threadIdx.x] += in[threadIdx.x]; }
-
-inline void start_fill(cudaStream_t stream, float* out, float value) {
-  launch_in(stream, fill, 1, count, 0, out, value);
-}
-
-struct Program {
-  cudaStream_t compute = nullptr, transfer = nullptr;
-  cudaEvent_t fork = nullptr, filled = nullptr, free = nullptr;
-  float *slot = nullptr, *sum = nullptr, *pinned = nullptr;
+struct GraphProgram : Program {
+  cudaEvent_t fork = nullptr;
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t executable = nullptr;
 
-  explicit Program(unsigned flags = cudaStreamNonBlocking) {
-    for (auto* stream : {&compute, &transfer})
-      REQUIRE(cudaStreamCreateWithFlags(stream, flags) == cudaSuccess);
-    for (auto* event : {&fork, &filled, &free})
-      REQUIRE(cudaEventCreateWithFlags(event, cudaEventDisableTiming) == cudaSuccess);
-    slot = allocate<float>(count);
-    sum = allocate<float>(count);
-    REQUIRE(cudaMallocHost(&pinned, bytes) == cudaSuccess);
+  explicit GraphProgram(unsigned flags = cudaStreamNonBlocking) : Program(flags) {
+    REQUIRE(cudaEventCreateWithFlags(&fork, cudaEventDisableTiming) == cudaSuccess);
   }
 
-  void fill_pinned(float value) const { std::fill(pinned, pinned + count, value); }
-  void start_add(cudaStream_t stream) const {
-    launch_in(stream, add, 1, count, 0, sum, static_cast<const float*>(slot));
-  }
-  void start_copy(cudaStream_t stream) const {
-    cudaMemcpyAsync(slot, pinned, bytes, cudaMemcpyHostToDevice, stream);
-  }
   void begin(cudaStreamCaptureMode mode = strict) const {
     REQUIRE(cudaStreamBeginCapture(compute, mode) == cudaSuccess);
   }
@@ -60,14 +36,5 @@ struct Program {
     return result;
   }
 };
-
-inline bool sum_is(const Program& p, float expected) {
-  cudaStreamSynchronize(p.compute);
-  std::vector<float> result(count);
-  cudaMemcpyAsync(result.data(), p.sum, bytes, cudaMemcpyDeviceToHost, p.compute);
-  return result == std::vector<float>(count, expected) && emulator::report().empty();
-}
-
-// --- Each takes `correct` and says whether the numbers are right ---
 
 }  // namespace rwkv::test::emulated

@@ -7,7 +7,7 @@ namespace {
 
 // In the graph, the kernel must wait for the copy of the other branch.
 bool wait_for_filled(bool correct) {
-  Program p;
+  GraphProgram p;
   p.fill_pinned(3);
   p.begin();
   p.fork_transfer();
@@ -24,7 +24,7 @@ bool wait_for_filled(bool correct) {
 
 // In the graph, the other branch must wait for the kernel that still reads what it overwrites.
 bool wait_for_free(bool correct) {
-  Program p;
+  GraphProgram p;
   p.begin();
   start_fill(p.compute, p.slot, 5);
   start_fill(p.compute, p.sum, 1);
@@ -42,7 +42,7 @@ bool wait_for_free(bool correct) {
 
 // Pinned memory is read when the node runs, not when it is captured or launched.
 bool reuse_pinned(bool correct) {
-  Program p;
+  GraphProgram p;
   start_fill(p.compute, p.sum, 1);
   p.begin();
   p.start_copy(p.compute);
@@ -58,7 +58,7 @@ bool reuse_pinned(bool correct) {
 
 // A graph comes after what its stream had, and after nothing else.
 bool wait_before_launch(bool correct) {
-  Program p;
+  GraphProgram p;
   p.fill_pinned(3);
   p.begin();
   p.start_add(p.compute);
@@ -73,7 +73,7 @@ bool wait_before_launch(bool correct) {
 
 // What comes after a graph in its stream comes after all of its branches.
 bool work_after_launch(bool correct) {
-  Program p;
+  GraphProgram p;
   p.fill_pinned(3);
   p.begin();
   p.fork_transfer();
@@ -150,7 +150,7 @@ TEST_CASE("mistakes of ordering in and around graphs are found; corrected, all i
 TEST_CASE("captured work runs when the graph is launched, each time, with the arguments of the capture") {
   for (const Streams streams : policies) {
     emulator::configure(quiet(1, Order::ascending, streams));
-    Program p;
+    GraphProgram p;
     CHECK(p.status() == cudaStreamCaptureStatusNone);
     p.begin();
     CHECK(p.status() == cudaStreamCaptureStatusActive);
@@ -185,7 +185,7 @@ TEST_CASE("captured work runs when the graph is launched, each time, with the ar
 TEST_CASE("launches of one executable graph follow each other, whatever their streams") {
   for (uint64_t seed = 1; seed <= 200; seed++) {
     emulator::configure(quiet(seed));
-    Program p;
+    GraphProgram p;
     p.begin();
     p.start_add(p.compute);
     cudaMemcpyAsync(p.slot, p.sum, bytes, cudaMemcpyDeviceToDevice, p.compute);
@@ -200,18 +200,18 @@ TEST_CASE("launches of one executable graph follow each other, whatever their st
 }
 
 TEST_CASE("a graph whose memory was freed is refused with its kernel's or copy's name") {
-  using Free = void (*)(const Program&);
+  using Free = void (*)(const GraphProgram&);
   const struct {
     Free free;
     const char* words;
   } mistakes[] = {
-      {[](const Program& p) { cudaFree(p.sum); },
+      {[](const GraphProgram& p) { cudaFree(p.sum); },
        "kernel rwkv::test::emulated::add, argument 1: the address"},
-      {[](const Program& p) { cudaFreeHost(p.pinned); }, "a copy of 256 bytes from freed memory"},
+      {[](const GraphProgram& p) { cudaFreeHost(p.pinned); }, "a copy of 256 bytes from freed memory"},
   };
   for (const auto& one : mistakes) {
     emulator::configure(quiet());
-    Program p;
+    GraphProgram p;
     p.begin();
     p.start_copy(p.compute);
     p.start_add(p.compute);
@@ -225,7 +225,7 @@ TEST_CASE("a graph whose memory was freed is refused with its kernel's or copy's
 
 TEST_CASE("an executable graph must not be destroyed while it runs") {
   emulator::configure(quiet(1, Order::ascending, Streams::late));
-  Program p;
+  GraphProgram p;
   p.begin();
   p.start_copy(p.compute);
   p.end();
@@ -265,7 +265,7 @@ TEST_CASE("a graph spans devices, and is launched into a stream of either") {
   Settings settings = quiet();
   settings.devices = 2;
   emulator::configure(settings);
-  Program p;
+  GraphProgram p;
   cudaStream_t other = nullptr;
   cudaEvent_t done = nullptr;
   cudaSetDevice(1);
@@ -297,7 +297,7 @@ TEST_CASE("the simulated clock charges kernels in graphs less, and lets branches
   settings.graph_kernel_seconds = 2;
   settings.link_bandwidth = bytes / 4.0;
   emulator::configure(settings);
-  Program p;
+  GraphProgram p;
   p.begin();
   p.fork_transfer();
   p.start_copy(p.transfer);

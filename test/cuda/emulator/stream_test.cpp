@@ -1,50 +1,9 @@
 // Streams: each mistake of ordering gives wrong numbers or a report, and its corrected twin never does.
-#include "test/cuda/emulator/support.h"
+#include "test/cuda/emulator/program.h"
 
 namespace rwkv::test::emulated {
 
 namespace {
-
-constexpr int count = 64;
-constexpr size_t bytes = count * sizeof(float);
-
-__global__ void fill(float* out, float value) { out[threadIdx.x] = value; }
-__global__ void add(float* out, const float* in) { out[threadIdx.x] += in[threadIdx.x]; }
-
-void start_fill(cudaStream_t stream, float* out, float value) {
-  launch_in(stream, fill, 1, count, 0, out, value);
-}
-
-// What a program may have: two streams, two events, memory on both sides.
-struct Program {
-  cudaStream_t compute = nullptr, transfer = nullptr;
-  cudaEvent_t filled = nullptr, free = nullptr;
-  float *slot = nullptr, *sum = nullptr, *pinned = nullptr;
-
-  explicit Program(unsigned flags = cudaStreamNonBlocking) {
-    REQUIRE(cudaStreamCreateWithFlags(&compute, flags) == cudaSuccess);
-    REQUIRE(cudaStreamCreateWithFlags(&transfer, flags) == cudaSuccess);
-    REQUIRE(cudaEventCreateWithFlags(&filled, cudaEventDisableTiming) == cudaSuccess);
-    REQUIRE(cudaEventCreateWithFlags(&free, cudaEventDisableTiming) == cudaSuccess);
-    slot = allocate<float>(count);
-    sum = allocate<float>(count);
-    REQUIRE(cudaMallocHost(&pinned, bytes) == cudaSuccess);
-  }
-
-  void fill_pinned(float value) const { std::fill(pinned, pinned + count, value); }
-  void start_add(cudaStream_t stream) const {
-    launch_in(stream, add, 1, count, 0, sum, static_cast<const float*>(slot));
-  }
-};
-
-// Is the sum as expected, when the compute stream has ended?
-bool sum_is(const Program& p, float expected) {
-  cudaStreamSynchronize(p.compute);
-  std::vector<float> result(count);
-  cudaMemcpyAsync(result.data(), p.sum, bytes, cudaMemcpyDeviceToHost, p.compute);
-  const bool same = result == std::vector<float>(count, expected);
-  return same && emulator::report().empty();
-}
 
 // --- Each takes `correct` and says whether the numbers are right ---
 
