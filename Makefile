@@ -150,7 +150,8 @@ test-gpu: $(if $(nvcc),$(gpu_test_program))
 	$(if $(nvcc),,$(call no_toolkit,make test-gpu))
 	@$(gpu_test_program) --test-suite=cuda,cuda-model $(ARGS)
 
-bench-peers: all $(BUILD)/tools/bench-ops
+bench-peers: $(if $(PEERS),all)
+	$(if $(PEERS),,$(error make bench-peers needs PEERS=DIR: tools/bench-peers --help says what is to be there))
 	@tools/bench-peers '$(call quoted,$(PEERS))' --build $(BUILD) $(ARGS)
 
 mutation-test:
