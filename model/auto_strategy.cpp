@@ -49,12 +49,12 @@ DType half_type(const Strategy& wanted) {
 }
 
 // The CUDA devices one after the other, with layers in proportion to their free memory.
-Strategy over_devices(const Config& config, DType type, bool int8, Devices cuda) {
+Strategy over_devices(const Config& config, DType type, Quantization quantization, Devices cuda) {
   Strategy strategy;
   double all = 0;
   for (const auto& device : cuda) all += static_cast<double>(device->free_memory());
   for (const auto& device : cuda) {
-    Segment s{DeviceKind::cuda, device->id() - 1, type, int8, {}, false};
+    Segment s{DeviceKind::cuda, device->id() - 1, type, quantization, {}, false};
     auto share = static_cast<int64_t>(static_cast<double>(config.layers()) *
                                       static_cast<double>(device->free_memory()) / all);
     if (&device != &cuda.back()) s.layers = share;
@@ -79,15 +79,15 @@ std::vector<Strategy> candidates(const Config& config, DType type, int64_t chunk
     Strategy fitting = fitting_strategy(config, s, chunk, devices);
     if (!fitting.segments.empty()) all.push_back(fitting);
   };
-  for (bool int8 : {false, true}) {
-    Strategy resident = over_devices(config, type, int8, devices.subspan(1));
+  for (Quantization quantization : {Quantization::none, Quantization::int8}) {
+    Strategy resident = over_devices(config, type, quantization, devices.subspan(1));
     add(resident);
     if (!all.empty() && all.back().segments == resident.segments) continue;  // all of it fits
     Strategy split = resident;
     int64_t taken = 0;
     for (const Segment& s : split.segments) taken += s.layers.value_or(0);
     split.segments.back().layers = config.layers() - taken;
-    split.segments.push_back({DeviceKind::cpu, 0, type, int8, {}, false});
+    split.segments.push_back({DeviceKind::cpu, 0, type, quantization, {}, false});
     add(split);
   }
   return all;
@@ -138,7 +138,8 @@ Strategy choose_strategy(const Config& config, const Strategy& wanted, int64_t c
     }
   }
   if (!best.segments.empty()) return best;
-  return {{{DeviceKind::cpu, 0, wanted.segments.front().type, wanted.segments.front().int8, {}, false}}};
+  return {
+      {{DeviceKind::cpu, 0, wanted.segments.front().type, wanted.segments.front().quantization, {}, false}}};
 }
 
 }  // namespace rwkv

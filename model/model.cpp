@@ -33,7 +33,7 @@ void Model::open_devices(int threads) {
     }
     if (std::string missing = cuda::missing(); !missing.empty()) {
       throw Error(fmt::format("strategy '{}': {}; or use a cpu strategy, for example 'cpu {}'",
-                              to_string(strategy_), missing, precision_name(plan.type, plan.int8)));
+                              to_string(strategy_), missing, precision_name(plan.type, plan.quantization)));
     }
     if (plan.device_index >= cuda::device_count()) {
       throw Error(fmt::format("strategy '{}': there is no cuda:{}: the machine has {} CUDA device{}",

@@ -84,11 +84,12 @@ std::vector<ModelTensor> model_tensors(const Config& config, const std::vector<L
 }
 
 TensorEntry entry_of(const ModelTensor& t) {
-  auto element = static_cast<int64_t>(size_of(t.form.dtype));
+  // Bytes hold two int4, which the container has no type for.
+  const DType dtype = t.form.dtype == DType::i4 ? DType::u8 : t.form.dtype;
   TensorEntry entry;
   entry.name = t.name;
-  entry.dtype = t.form.dtype;
-  entry.sizes = {t.form.units, t.form.unit_bytes / element};
+  entry.dtype = dtype;
+  entry.sizes = {t.form.units, t.form.unit_bytes / bytes_of(dtype, 1)};
   entry.bytes = static_cast<uint64_t>(t.form.bytes());
   return entry;
 }

@@ -26,8 +26,7 @@ void repack(const TensorSpec& spec, const StoredForm& from, const std::byte* in,
     for (int64_t u = range.begin; u < range.end; u++) {
       const std::byte* unit = in + u * from.unit_bytes;
       if (packed) {
-        unpack_unit(source, u, unit, values);
-        pack_unit(target, u, values, out + u * to.unit_bytes);
+        repack_unit(source, u, unit, target, out + u * to.unit_bytes, values);
       } else {
         to_f32(unit, from.dtype, spec.cols, values);
         from_f32(values, to.dtype, spec.cols, out + u * to.unit_bytes);

@@ -66,6 +66,8 @@ class Parser {
     Segment s;
     device(next_word(text), s);
     precision(next_word(text), s);
+    if (s.device == DeviceKind::cuda && s.quantization == Quantization::int4)
+      fail("i4 is for cpu layers only");
     if (std::string_view count = next_word(text); !count.empty()) layer_count(count, s);
     if (!strip(text).empty()) fail(fmt::format("'{}' is too much", printable(strip(text))));
     return s;
@@ -84,7 +86,8 @@ class Parser {
   }
 
   void precision(std::string_view word, Segment& s) const {
-    if (word.empty()) fail("a precision is missing after the device: fp32, fp16 or bf16, each also with i8");
+    if (word.empty())
+      fail("a precision is missing after the device: fp32, fp16 or bf16, each also with i8 or i4");
     std::string_view type = word.substr(0, 4);
     if (type == "fp32") {
       s.type = DType::f32;
@@ -93,12 +96,15 @@ class Parser {
     } else if (type == "bf16") {
       s.type = DType::bf16;
     } else {
-      fail(fmt::format("'{}' is no precision: fp32, fp16 or bf16, each also with i8", printable(word)));
+      fail(fmt::format("'{}' is no precision: fp32, fp16 or bf16, each also with i8 or i4", printable(word)));
     }
     std::string_view suffix = word.substr(type.size());
-    s.int8 = suffix == "i8";
-    if (!s.int8 && !suffix.empty()) {
-      fail(fmt::format("'{}' is not supported: fp32, fp16 or bf16, each also with i8", printable(word)));
+    s.quantization = suffix == "i8"   ? Quantization::int8
+                     : suffix == "i4" ? Quantization::int4
+                                      : Quantization::none;
+    if (s.quantization == Quantization::none && !suffix.empty()) {
+      fail(
+          fmt::format("'{}' is not supported: fp32, fp16 or bf16, each also with i8 or i4", printable(word)));
     }
   }
 
@@ -143,7 +149,7 @@ std::vector<LayerPlan> Strategy::plan(int64_t layers) const {
     }
     if (s.stream) streamed = left;
     if (!streams && &s == &segments.back()) resident += left;
-    LayerPlan plan{s.device, s.device_index, s.type, s.int8, false};
+    LayerPlan plan{s.device, s.device_index, s.type, s.quantization, false};
     plans.insert(plans.end(), static_cast<size_t>(resident), plan);
     // Host memory is where a streamed layer lies: on the CPU there is nothing to stream.
     plan.streamed = s.device != DeviceKind::cpu;
@@ -152,8 +158,9 @@ std::vector<LayerPlan> Strategy::plan(int64_t layers) const {
   return plans;
 }
 
-std::string precision_name(DType type, bool int8) {
-  return fmt::format("{}{}", name_of(type), int8 ? "i8" : "");
+std::string precision_name(DType type, Quantization quantization) {
+  constexpr std::string_view suffixes[] = {"", "i8", "i4"};
+  return fmt::format("{}{}", name_of(type), suffixes[static_cast<size_t>(quantization)]);
 }
 
 std::string to_string(const Strategy& strategy) {
@@ -163,7 +170,7 @@ std::string to_string(const Strategy& strategy) {
     text += s.device == DeviceKind::cpu ? "cpu"
             : s.device_index == 0       ? "cuda"
                                         : fmt::format("cuda:{}", s.device_index);
-    text += " " + precision_name(s.type, s.int8);
+    text += " " + precision_name(s.type, s.quantization);
     if (s.layers) text += fmt::format(" *{}{}", *s.layers, s.stream ? "+" : "");
   }
   return text;

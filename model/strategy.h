@@ -3,7 +3,7 @@
 //   STRATEGY  = SEGMENT { "->" SEGMENT }
 //   SEGMENT   = DEVICE PRECISION [ "*" N [ "+" ] ]
 //   DEVICE    = "cpu" | "cuda" | "cuda:" K
-//   PRECISION = ( "fp32" | "fp16" | "bf16" ) [ "i8" ]
+//   PRECISION = ( "fp32" | "fp16" | "bf16" ) [ "i8" | "i4" ]
 //
 // Layers are counted with the head as the last one. A segment takes its N layers; segments without *N share
 // what is left evenly, the later ones taking the remainder; what then is left goes to the last segment. With
@@ -22,11 +22,14 @@ namespace rwkv {
 
 enum class DeviceKind : uint8_t { cpu, cuda };
 
+/// Of the big matrices.
+enum class Quantization : uint8_t { none, int8, int4 };
+
 struct Segment {
   DeviceKind device = DeviceKind::cpu;
   int device_index = 0;
   DType type = DType::f32;  ///< f32, f16 or bf16
-  bool int8 = false;        ///< big matrices as int8
+  Quantization quantization = Quantization::none;
   std::optional<int64_t> layers;
   bool stream = false;
 
@@ -38,7 +41,7 @@ struct LayerPlan {
   DeviceKind device = DeviceKind::cpu;
   int device_index = 0;
   DType type = DType::f32;
-  bool int8 = false;
+  Quantization quantization = Quantization::none;
   bool streamed = false;
 
   bool operator==(const LayerPlan&) const = default;
@@ -54,7 +57,7 @@ struct Strategy {
 };
 
 /// "fp16i8" and the like.
-std::string precision_name(DType type, bool int8);
+std::string precision_name(DType type, Quantization quantization);
 /// The normal form of a strategy: single blanks.
 std::string to_string(const Strategy& strategy);
 

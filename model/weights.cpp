@@ -10,10 +10,12 @@ StoredForm stored_form(const TensorSpec& spec, const LayerPlan& plan) {
     auto element = static_cast<int64_t>(size_of(plan.type));
     return {plan.type, Layout::plain, spec.rows, round_up(spec.cols * element, 64)};
   }
-  bool int8 = plan.int8 && spec.role != Role::low_rank;
+  constexpr DType integers[] = {DType::f32, DType::i8, DType::i4};
+  bool quantized = plan.quantization != Quantization::none && spec.role != Role::low_rank;
   Layout blocks = plan.device == DeviceKind::cpu ? Layout::cpu_blocks : Layout::cuda_blocks;
-  MatrixLayout m{spec.role == Role::rows ? Layout::input_rows : blocks, int8 ? DType::i8 : plan.type,
-                 spec.rows, spec.cols};
+  MatrixLayout m{spec.role == Role::rows ? Layout::input_rows : blocks,
+                 quantized ? integers[static_cast<size_t>(plan.quantization)] : plan.type, spec.rows,
+                 spec.cols};
   check_layout(m, spec.name.c_str());
   return {m.dtype, m.layout, m.units(), m.unit_bytes()};
 }

@@ -18,9 +18,9 @@ namespace rwkv {
 
 enum class Role : uint8_t {
   vector,    ///< fp32 always
-  matrix,    ///< big: int8 where the strategy says so
+  matrix,    ///< big: int8 or int4 where the strategy says so
   rows,      ///< big, with mostly zero inputs (ffn.value): stored by rows
-  low_rank,  ///< small matrix: never int8
+  low_rank,  ///< small matrix: never quantized
   table,     ///< embeddings: gathered, not multiplied
 };
 

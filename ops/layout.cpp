@@ -42,69 +42,88 @@ int64_t block_index(DType dtype, int64_t row, int64_t input) {
   return input * block_outputs + row;
 }
 
-// Where an int8 of a block lies, in bytes from the start of the block.
-int64_t int8_index(int64_t row, int64_t input) {
-  int64_t inside = input % int8_inputs;
-  return input / int8_inputs * int8_step_bytes + line + (inside / 4 * block_outputs + row) * 4 + inside % 4;
+// cuda_blocks: elements of a row with its padding.
+int64_t padded_inputs(const MatrixLayout& m) {
+  return round_up(m.inputs, is_quantized(m.dtype) ? step_inputs : line / bytes_of(m.dtype, 1));
 }
 
-int64_t scale_index(int64_t row, int64_t input) {
-  int64_t group = input % int8_inputs / scale_group;
-  return input / int8_inputs * int8_step_bytes + (group * block_outputs + row) * 2;
+// input_rows, quantized: bytes of the scales before the integers.
+int64_t row_scales_bytes(const MatrixLayout& m) {
+  return round_up((m.outputs + scale_group - 1) / scale_group * 2, line);
 }
 
-void pack_int8_block(const MatrixLayout& m, int64_t rows, const float* tile, std::byte* packed) {
-  std::array<int8_t, scale_group> q{};
-  for (int64_t row = 0; row < rows; row++) {
-    for (int64_t input = 0; input < m.inputs; input += scale_group) {
-      int64_t count = std::min(scale_group, m.inputs - input);
-      BFloat16 scale = quantize_group(tile + row * m.inputs + input, count, 1, q.data());
-      std::memcpy(packed + scale_index(row, input), &scale.bits, 2);
+// Where an integer lies in its unit, and the scale of its group. `row` and `col` are those of the unit's
+// tile.
+struct Place {
+  int64_t byte;
+  int shift;  // of bits in the byte
+  int64_t scale;
+};
+
+Place place_in_block(DType dtype, int64_t row, int64_t input) {
+  const int64_t step = input / step_inputs * step_bytes(dtype), inside = input % step_inputs;
+  const int64_t scale = step + (inside / scale_group * block_outputs + row) * 2;
+  const int64_t quad = dtype == DType::i4 ? inside / 8 : inside / 4;
+  const int64_t byte = step + line + (quad * block_outputs + row) * 4 + inside % 4;
+  return {byte, dtype == DType::i4 ? static_cast<int>(inside / 4 % 2 * 4) : 0, scale};
+}
+
+Place place_in_row(DType dtype, int64_t begin, int64_t scales, int64_t col) {
+  const int64_t bits = col * bits_of(dtype);
+  return {begin + bits / 8, static_cast<int>(bits % 8), scales + col / scale_group * 2};
+}
+
+Place place_of(const MatrixLayout& m, int64_t row, int64_t col) {
+  if (m.layout == Layout::cpu_blocks) return place_in_block(m.dtype, row, col);
+  if (m.layout == Layout::input_rows) return place_in_row(m.dtype, row_scales_bytes(m), 0, col);
+  const int64_t padded = padded_inputs(m), row_bytes = bytes_of(m.dtype, padded);
+  return place_in_row(m.dtype, row * row_bytes, block_outputs * row_bytes + row * (padded / scale_group) * 2,
+                      col);
+}
+
+void pack_quantized(const MatrixLayout& m, int64_t u, const float* tile, std::byte* packed) {
+  const int64_t cols = m.tile_cols();
+  std::array<uint8_t, scale_group> codes{};
+  for (int64_t row = 0; row < m.tile_rows(u); row++, tile += cols) {
+    for (int64_t first = 0; first < cols; first += scale_group) {
+      const int64_t count = std::min(scale_group, cols - first);
+      const BFloat16 scale = quantize_group(m.dtype, tile + first, count, codes.data());
+      std::memcpy(packed + place_of(m, row, first).scale, &scale.bits, 2);
       for (int64_t i = 0; i < count; i++) {
-        packed[int8_index(row, input + i)] = static_cast<std::byte>(q[static_cast<size_t>(i)]);
+        const Place place = place_of(m, row, first + i);
+        packed[place.byte] |= std::byte{codes[static_cast<size_t>(i)]} << place.shift;
       }
     }
   }
 }
 
-int64_t row_scales_bytes(const MatrixLayout& m) {
-  return round_up((m.outputs + scale_group - 1) / scale_group * 2, line);
-}
-
-void pack_int8_row(const MatrixLayout& m, const float* tile, std::byte* packed) {
-  std::byte* values = packed + row_scales_bytes(m);
-  for (int64_t i = 0; i < m.outputs; i += scale_group) {
-    int64_t count = std::min(scale_group, m.outputs - i);
-    BFloat16 scale = quantize_group(tile + i, count, 1, reinterpret_cast<int8_t*>(values + i));
-    std::memcpy(packed + i / scale_group * 2, &scale.bits, 2);
+void unpack_quantized(const MatrixLayout& m, int64_t u, const std::byte* packed, float* tile) {
+  for (int64_t row = 0; row < m.tile_rows(u); row++) {
+    for (int64_t col = 0; col < m.tile_cols(); col++) {
+      const Place place = place_of(m, row, col);
+      const auto code = static_cast<uint8_t>(packed[place.byte] >> place.shift);
+      *tile++ =
+          static_cast<float>(integer_of(m.dtype, code)) * load_element(packed + place.scale, DType::bf16);
+    }
   }
 }
 
-// cuda_blocks: elements of a row with its padding.
-int64_t padded_inputs(const MatrixLayout& m) {
-  return round_up(m.inputs,
-                  m.dtype == DType::i8 ? int8_inputs : line / static_cast<int64_t>(size_of(m.dtype)));
-}
-
-// cuda_blocks, int8: where the scales of a row begin in the block.
-int64_t row_scales_offset(const MatrixLayout& m, int64_t row) {
-  int64_t inputs = padded_inputs(m);
-  return block_outputs * inputs + row * (inputs / scale_group) * 2;
-}
-
-void pack_cuda_row(const MatrixLayout& m, int64_t row, const float* values, std::byte* packed) {
-  std::byte* out = packed + row * padded_inputs(m) * static_cast<int64_t>(size_of(m.dtype));
-  if (m.dtype != DType::i8) return from_f32(values, m.dtype, m.inputs, out);
-  std::byte* scales = packed + row_scales_offset(m, row);
-  for (int64_t i = 0; i < m.inputs; i += scale_group) {
-    int64_t count = std::min(scale_group, m.inputs - i);
-    BFloat16 scale = quantize_group(values + i, count, 1, reinterpret_cast<int8_t*>(out + i));
-    std::memcpy(scales + i / scale_group * 2, &scale.bits, 2);
+void move_quantized(const MatrixLayout& from, int64_t u, const std::byte* in, const MatrixLayout& to,
+                    std::byte* out) {
+  for (int64_t row = 0; row < from.tile_rows(u); row++) {
+    for (int64_t col = 0; col < from.tile_cols(); col++) {
+      const Place source = place_of(from, row, col), target = place_of(to, row, col);
+      const std::byte code = in[source.byte] >> source.shift & std::byte((1 << bits_of(from.dtype)) - 1);
+      out[target.byte] |= code << target.shift;
+      if (col % scale_group == 0) std::memcpy(out + target.scale, in + source.scale, 2);
+    }
   }
 }
 
-float int8_value(const std::byte* value, const std::byte* scale) {
-  return static_cast<float>(static_cast<int8_t>(*value)) * load_element(scale, DType::bf16);
+// Where a floating point element of a unit lies, in elements.
+int64_t element_index(const MatrixLayout& m, int64_t row, int64_t col) {
+  if (m.layout == Layout::cpu_blocks) return block_index(m.dtype, row, col);
+  return m.layout == Layout::cuda_blocks ? row * padded_inputs(m) + col : col;
 }
 
 }  // namespace
@@ -114,18 +133,17 @@ int64_t MatrixLayout::units() const {
 }
 
 int64_t MatrixLayout::unit_bytes() const {
-  auto element = static_cast<int64_t>(size_of(dtype));
+  const bool quantized = is_quantized(dtype);
   if (layout == Layout::cpu_blocks) {
-    if (dtype == DType::i8) return round_up(inputs, int8_inputs) / int8_inputs * int8_step_bytes;
+    if (quantized) return round_up(inputs, step_inputs) / step_inputs * step_bytes(dtype);
     int64_t padded = dtype == DType::bf16 ? round_up(inputs, 2) : inputs;
-    return round_up(padded * block_outputs * element, line);
+    return round_up(bytes_of(dtype, padded * block_outputs), line);
   }
   if (layout == Layout::cuda_blocks) {
     int64_t padded = padded_inputs(*this);
-    return block_outputs * (padded * element + (dtype == DType::i8 ? padded / scale_group * 2 : 0));
+    return block_outputs * (bytes_of(dtype, padded) + (quantized ? padded / scale_group * 2 : 0));
   }
-  int64_t values = round_up(outputs * element, line);
-  return dtype == DType::i8 ? row_scales_bytes(*this) + values : values;
+  return round_up(bytes_of(dtype, outputs), line) + (quantized ? row_scales_bytes(*this) : 0);
 }
 
 int64_t MatrixLayout::tile_rows(int64_t u) const {
@@ -147,49 +165,31 @@ void check_layout(const MatrixLayout& m, const char* what) {
 
 void pack_unit(const MatrixLayout& m, int64_t u, const float* tile, std::byte* packed) {
   std::fill_n(packed, m.unit_bytes(), std::byte{0});
-  if (m.layout == Layout::input_rows) {
-    if (m.dtype == DType::i8) {
-      pack_int8_row(m, tile, packed);
-    } else {
-      from_f32(tile, m.dtype, m.outputs, packed);
-    }
-    return;
-  }
-  int64_t rows = m.tile_rows(u);
-  if (m.layout == Layout::cuda_blocks) {
-    for (int64_t row = 0; row < rows; row++) pack_cuda_row(m, row, tile + row * m.inputs, packed);
-    return;
-  }
-  if (m.dtype == DType::i8) return pack_int8_block(m, rows, tile, packed);
-  auto element = static_cast<int64_t>(size_of(m.dtype));
-  for (int64_t row = 0; row < rows; row++) {
-    for (int64_t input = 0; input < m.inputs; input++) {
-      store_element(tile[row * m.inputs + input], m.dtype,
-                    packed + block_index(m.dtype, row, input) * element);
-    }
+  if (is_quantized(m.dtype)) return pack_quantized(m, u, tile, packed);
+  const auto element = bytes_of(m.dtype, 1);
+  for (int64_t row = 0; row < m.tile_rows(u); row++) {
+    for (int64_t col = 0; col < m.tile_cols(); col++)
+      store_element(*tile++, m.dtype, packed + element_index(m, row, col) * element);
   }
 }
 
 void unpack_unit(const MatrixLayout& m, int64_t u, const std::byte* packed, float* tile) {
-  if (m.layout == Layout::input_rows) {
-    if (m.dtype != DType::i8) return to_f32(packed, m.dtype, m.outputs, tile);
-    const std::byte* values = packed + row_scales_bytes(m);
-    for (int64_t i = 0; i < m.outputs; i++) tile[i] = int8_value(values + i, packed + i / scale_group * 2);
-    return;
+  if (is_quantized(m.dtype)) return unpack_quantized(m, u, packed, tile);
+  const auto element = bytes_of(m.dtype, 1);
+  for (int64_t row = 0; row < m.tile_rows(u); row++) {
+    for (int64_t col = 0; col < m.tile_cols(); col++)
+      *tile++ = load_element(packed + element_index(m, row, col) * element, m.dtype);
   }
-  bool rowwise = m.layout == Layout::cuda_blocks;
-  auto element = static_cast<int64_t>(size_of(m.dtype));
-  int64_t rows = m.tile_rows(u), padded = rowwise ? padded_inputs(m) : 0;
-  for (int64_t row = 0; row < rows; row++) {
-    for (int64_t input = 0; input < m.inputs; input++) {
-      int64_t at = rowwise                ? (row * padded + input) * element
-                   : m.dtype == DType::i8 ? int8_index(row, input)
-                                          : block_index(m.dtype, row, input) * element;
-      int64_t scale = rowwise ? row_scales_offset(m, row) + input / scale_group * 2 : scale_index(row, input);
-      tile[row * m.inputs + input] =
-          m.dtype == DType::i8 ? int8_value(packed + at, packed + scale) : load_element(packed + at, m.dtype);
-    }
+}
+
+void repack_unit(const MatrixLayout& from, int64_t u, const std::byte* in, const MatrixLayout& to,
+                 std::byte* out, float* tile) {
+  if (from.dtype == to.dtype && is_quantized(to.dtype)) {
+    std::fill_n(out, to.unit_bytes(), std::byte{0});
+    return move_quantized(from, u, in, to, out);
   }
+  unpack_unit(from, u, in, tile);
+  pack_unit(to, u, tile, out);
 }
 
 Tensor packed_view(const MatrixLayout& m, const std::byte* data) {

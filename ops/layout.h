@@ -7,21 +7,27 @@
 //   fp16   [inputs][16]                         padded to 64 bytes
 //   bf16   [inputs / 2][16][2]                  inputs padded with a zero to an even number
 //   int8   [inputs / 64] of { bf16 scales [2][16], int8 [16][16][4] }
-//          inputs padded with zeros to a multiple of 64; scale [g][row] belongs to 32 inputs of one row
+//   int4   [inputs / 64] of { bf16 scales [2][16], bytes [8][16][4] }
+//          inputs padded to a multiple of 64; scale [g][row] belongs to 32 inputs of one row; a byte
+//          [l][row][i] has input 8l + i in its lower and input 8l + 4 + i in its upper half, so that both
+//          halves of 64 bytes are two lines of int8
 // The 2 x 16-bit and 4 x 8-bit interleaving is the operand order of the AVX-512 BF16, VNNI and AMX
 // instructions.
 //
 // cuda_blocks: blocks of 16 outputs, the last one padded with zero rows; a row of inputs after the other, so
 // that the threads of a warp read one row together, 16 bytes each, and tensor cores have their operand:
 //   fp32, fp16, bf16   [16][inputs]             inputs padded with zeros to a multiple of 64 bytes
-//   int8   int8 [16][inputs], bf16 scales [16][inputs / 32]
-//          inputs padded with zeros to a multiple of 64; scale [row][g] belongs to 32 inputs
+//   int8, int4   integers [16][inputs], bf16 scales [16][inputs / 32]
+//          inputs padded to a multiple of 64; scale [row][g] belongs to 32 inputs
 //
 // input_rows: on every device, for ffn.value, whose inputs are mostly zero. One row of outputs for each
 // input, so that a zero input's row is never read:
 //   fp32, fp16, bf16   [inputs][outputs]        outputs padded with zeros to a multiple of 64 bytes
-//   int8   [inputs] of { bf16 scales [outputs / 32], int8 [outputs] }, each part padded to 64 bytes
+//   int8, int4   [inputs] of { bf16 scales [outputs / 32], integers [outputs] }, each part padded to 64 bytes
 //          scale [g] belongs to 32 neighbouring outputs of one input
+//
+// Where rows hold int4, a byte has the first of two neighbours in its lower half. Padding is zero bytes,
+// which is what padded integers multiply or are multiplied with.
 //
 // A unit is what can be packed on its own and is contiguous: a block of 16 outputs, or an input's row.
 #pragma once
@@ -34,9 +40,11 @@
 namespace rwkv {
 
 constexpr int64_t block_outputs = 16;  ///< outputs in a block of cpu_blocks and cuda_blocks
-constexpr int64_t scale_group = 32;    ///< int8 weights that share a scale
-constexpr int64_t int8_inputs = 64;    ///< inputs in one int8 step of cpu_blocks; padding in cuda_blocks
-constexpr int64_t int8_step_bytes = 64 + int8_inputs * block_outputs;
+constexpr int64_t scale_group = 32;    ///< int8 or int4 weights that share a scale
+constexpr int64_t step_inputs =
+    64;  ///< inputs of a step of such weights in cpu_blocks; padding in cuda_blocks
+/// Bytes of a step, the first 64 of which are scales.
+constexpr int64_t step_bytes(DType dtype) { return 64 + bytes_of(dtype, step_inputs * block_outputs); }
 
 struct MatrixLayout {
   Layout layout = Layout::cpu_blocks;
@@ -59,6 +67,11 @@ void check_layout(const MatrixLayout& m, const char* what);
 /// packed: unit_bytes(), padding included.
 void pack_unit(const MatrixLayout& m, int64_t u, const float* tile, std::byte* packed);
 void unpack_unit(const MatrixLayout& m, int64_t u, const std::byte* packed, float* tile);
+
+/// From one form of a matrix to another. Integers of the same type stay as they are, with their scales;
+/// everything else goes through `tile`, which has room for a unit's values.
+void repack_unit(const MatrixLayout& from, int64_t u, const std::byte* in, const MatrixLayout& to,
+                 std::byte* out, float* tile);
 
 /// A tensor that views packed bytes.
 Tensor packed_view(const MatrixLayout& m, const std::byte* data);

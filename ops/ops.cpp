@@ -45,7 +45,7 @@ void check_matrix(const Product& p, Layout blocks) {
   bool known = p.weight.data != nullptr && p.weight.rank == 2 &&
                (p.weight.layout == blocks || p.weight.layout == Layout::input_rows) &&
                (p.weight.dtype == DType::f32 || p.weight.dtype == DType::f16 ||
-                p.weight.dtype == DType::bf16 || p.weight.dtype == DType::i8);
+                p.weight.dtype == DType::bf16 || is_quantized(p.weight.dtype));
   if (!known || p.weight.sizes[1] != p.x.cols() || p.weight.sizes[0] != p.out.cols()) {
     throw Error(fmt::format("matmul: the weight must be a packed matrix [{}, {}], but is {} [{}, {}]",
                             p.out.cols(), p.x.cols(), name_of(p.weight.dtype), p.weight.sizes[0],

@@ -4,10 +4,9 @@
 // virtual function that a device implements. Shapes are written [rows, columns]; T is the number of tokens of
 // a chunk, D the width of the residual stream, A the width of time mixing (H heads of N channels), F the
 // hidden width of channel mixing. Unless said otherwise tensors are fp32 in the plain layout with dense rows,
-// an output overlaps no input, and sums run in an order that does not depend on the number of threads. On the
-// CPU it depends not on T either: a token's results are the same bits in a chunk of any length. On a CUDA
-// device one token alone has another order than a token of a chunk, where tensor cores work; among chunks the
-// length changes nothing. Infinities and NaN go through as the formulas say; numbers below the smallest
+// an output overlaps no input, and sums run in an order that does not depend on the number of threads, nor on
+// T, but that one token alone may have another order than one among others: from two tokens on the length of
+// a chunk changes nothing. Infinities and NaN go through as the formulas say; numbers below the smallest
 // normal one of fp32 (1.2e-38) may be taken as zero.
 //
 // Formulas follow the reference implementation (pip package rwkv 0.8.32, model.py) and the papers on RWKV-4
@@ -67,9 +66,9 @@ enum class Epilogue : uint8_t {
 
 /// One matrix product with what follows it.
 struct Product {
-  Tensor x;  ///< [T, inputs]; rows may be `stride` apart
-  Tensor
-      weight;  ///< [outputs, inputs], in Ops::blocks() or input_rows (ops/layout.h): fp32, fp16, bf16 or int8
+  Tensor x;       ///< [T, inputs]; rows may be `stride` apart
+  Tensor weight;  ///< [outputs, inputs], in Ops::blocks() or input_rows (ops/layout.h): fp32, fp16, bf16,
+                  ///< int8 or int4
   Tensor out;  ///< [T, outputs]; rows may be `stride` apart
   Epilogue epilogue = Epilogue::none;
   Tensor bias{}, a{}, b{};  ///< as the epilogue needs
@@ -160,15 +159,16 @@ class Ops {
   void token_shift(const TokenShift& shift);
 
   /// All products, in any order; none may read what another one writes. T is the same for all. Sums are fp32.
-  /// On the CPU inputs are rounded to bf16 for bf16 weights and otherwise stay fp32, with widened weights;
-  /// but where the processor has instructions for bf16, int8 weights and their inputs are rounded to bf16 for
-  /// several tokens unless it is a small_matrix, and the inputs for one token to 16-bit integers, scaled
-  /// by 32. One token alone may have other bits than among others. On a CUDA device inputs stay fp32 for one
-  /// token; for several they are rounded to bf16 for bf16 weights, and for fp16 and int8 weights, after
-  /// scaling each token's inputs by a power of two to at most 2^15, to fp16 (of a small_matrix to the sum of
-  /// two such numbers), and int8 weights to fp16. Weights must be finite: those of an input that is zero may
-  /// not be read. For one token, outputs that are decay, a, g or v_gate of the recurrence which is the next
-  /// operator may exist only there and never reach their memory.
+  /// On the CPU inputs are rounded to bf16 for bf16 weights; for int8 and int4 weights in blocks one token's
+  /// are rounded to 16-bit integers with a scale for 32 of them, and otherwise they stay fp32, with widened
+  /// weights; but where the processor has instructions for bf16, integer weights and their inputs are rounded
+  /// to bf16 for several tokens unless it is a small_matrix. One token alone may have other bits than among
+  /// others. On a CUDA device inputs stay fp32 for one token; for several they are rounded to bf16 for bf16
+  /// weights, and for fp16 and integer weights, after scaling each token's inputs by a power of two to at
+  /// most 2^15, to fp16 (of a small_matrix to the sum of two such numbers), and integer weights to fp16.
+  /// Weights must be finite: those of an input that is zero may not be read. For one token, outputs that are
+  /// decay, a, g or v_gate of the recurrence which is the next operator may exist only there and never reach
+  /// their memory.
   void matmul(std::span<const Product> products);
 
   void wkv4(const Wkv4& wkv);

@@ -28,7 +28,7 @@ constexpr int64_t beyond_caches = int64_t{256} << 20;  // bytes of weights that 
 struct Options {
   std::vector<std::string> operators = {"matmul", "token_shift", "wkv4", "wkv5", "wkv7"};
   std::vector<std::string> shapes = {"2048x2048", "8192x2048", "2048x8192"};
-  std::vector<std::string> types = {"fp32", "fp16", "bf16", "int8"};
+  std::vector<std::string> types = {"fp32", "fp16", "bf16", "int8", "int4"};
   std::vector<std::string> layouts = {"blocks", "rows"};
   std::vector<int64_t> tokens = {1, 256};
   int64_t width = 2048, head_size = 64;
@@ -37,8 +37,11 @@ struct Options {
   bool list = false;
 };
 
-const std::map<std::string, DType> dtypes = {
-    {"fp32", DType::f32}, {"fp16", DType::f16}, {"bf16", DType::bf16}, {"int8", DType::i8}};
+const std::map<std::string, DType> dtypes = {{"fp32", DType::f32},
+                                             {"fp16", DType::f16},
+                                             {"bf16", DType::bf16},
+                                             {"int8", DType::i8},
+                                             {"int4", DType::i4}};
 
 /// Of "2048x8192".
 MatrixLayout shape_of(const std::string& text) {
@@ -246,9 +249,9 @@ void define(CLI::App& app, Options& o) {
       ->check(CLI::IsMember({"matmul", "token_shift", "wkv4", "wkv5", "wkv7"}));
   app.add_option("--shapes", o.shapes, "OUTPUTSxINPUTS of matrices (default 2048x2048,8192x2048,2048x8192)")
       ->delimiter(',');
-  app.add_option("--types", o.types, "fp32,fp16,bf16,int8: types of weights")
+  app.add_option("--types", o.types, "fp32,fp16,bf16,int8,int4: types of weights")
       ->delimiter(',')
-      ->check(CLI::IsMember({"fp32", "fp16", "bf16", "int8"}));
+      ->check(CLI::IsMember({"fp32", "fp16", "bf16", "int8", "int4"}));
   app.add_option("--layouts", o.layouts, "blocks,rows: layouts of weights")
       ->delimiter(',')
       ->check(CLI::IsMember({"blocks", "rows"}));

@@ -34,7 +34,7 @@ std::string precision_text(const Strategy& strategy, const std::vector<LayerPlan
                          : end > head  ? fmt::format("layers {}-{} and head", begin, head - 1)
                                        : fmt::format("layers {}-{}", begin, end - 1);
     text += fmt::format("{}{} {}", text.empty() ? "" : ", ", layers,
-                        precision_name(plan[begin].type, plan[begin].int8));
+                        precision_name(plan[begin].type, plan[begin].quantization));
     begin = end;
   }
   return fmt::format("{} ({})", to_string(strategy), text);

@@ -18,7 +18,7 @@ enum class Operand : uint8_t {
   f32,          ///< fp32
   rounded_f32,  ///< fp32 values rounded to bf16
   bf16,         ///< bf16
-  byte_pairs,   ///< one token: 16-bit integers with a scale for 32 of them, as two bytes; finite inputs only
+  integers,     ///< one token: 16-bit integers with a scale for 32 of them; finite inputs only
   /// bf16 in groups of 16 tokens, for 32 inputs after the other [16][32]; the last group is whole too,
   /// whatever is in it.
   bf16_tiles,

@@ -168,12 +168,12 @@ int64_t scratch_bytes(int64_t tokens) {
 // --- Inputs ---
 
 Operand operand_of(const Tensor& weight, int64_t tokens) {
-  const bool blocks = weight.layout == Layout::cpu_blocks, int8 = weight.dtype == DType::i8;
+  const bool blocks = weight.layout == Layout::cpu_blocks, quantized = is_quantized(weight.dtype);
   if (bf16_products && tokens > 1) {
-    const bool rounds = int8 && weight.elements() > small_matrix;
+    const bool rounds = quantized && weight.elements() > small_matrix;
     if (rounds || weight.dtype == DType::bf16) return has_tiles ? Operand::bf16_tiles : Operand::bf16;
   }
-  if (bf16_products && tokens == 1 && int8 && blocks) return Operand::byte_pairs;
+  if (tokens == 1 && quantized && blocks) return Operand::integers;
   if (weight.dtype != DType::bf16) return Operand::f32;
   return bf16_products && blocks ? Operand::bf16 : Operand::rounded_f32;
 }
@@ -204,52 +204,36 @@ void prepare_tile_lines(const float* x, int64_t count, std::byte* out) {
     store_bf16(out + i / 32 * 1024 + i % 32 * 2, some_inputs(x, count, i));
 }
 
-#if RWKV_ISA >= RWKV_ISA_avx512bf16
 /// Thirty-two inputs, the `group`-th part of a step. False when they are not finite.
-bool prepare_bytes(const float* x, int64_t count, int group, ByteStep& step) {
+bool prepare_integers(const float* x, int64_t count, int group, IntegerStep& step) {
   constexpr float largest = 127 * 256 + 127, smallest = 0x1p-100f;  // less is taken as zero
-  const __m512 inputs[2] = {some_inputs(x, count, 0).v, some_inputs(x, count, 16).v};
-  const __m512 infinity = _mm512_set1_ps(std::numeric_limits<float>::infinity());
-  __m512 magnitude = _mm512_setzero_ps();
-  for (const __m512& some : inputs) {
-    const __m512 size = _mm512_abs_ps(some);
-    if (_mm512_cmp_ps_mask(size, infinity, _CMP_LT_OQ) != 0xffff) return false;
-    magnitude = _mm512_max_ps(magnitude, size);
-  }
-  const float highest = _mm512_reduce_max_ps(magnitude);
-  const __m512 inverse = _mm512_set1_ps(highest < smallest ? 0 : largest / highest);
-  __m512i total = _mm512_setzero_si512();
-  for (int half = 0; half < 2; half++) {
-    const __m512i value = _mm512_cvtps_epi32(_mm512_mul_ps(inputs[half], inverse));
-    const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(value, _mm512_set1_epi32(128)), 8);
-    const __m512i low = _mm512_sub_epi32(value, _mm512_slli_epi32(high, 8));
-    const __m128i highs = _mm512_cvtepi32_epi8(high), lows = _mm512_cvtepi32_epi8(low);
-    auto* lines = reinterpret_cast<__m128i*>(step.bytes[group * 8 + half * 4]);
-    _mm_store_si128(lines, _mm_unpacklo_epi32(highs, lows));
-    _mm_store_si128(lines + 1, _mm_unpackhi_epi32(highs, lows));
-    total = _mm512_add_epi32(total, value);
-  }
+  const Vec inputs[2] = {some_inputs(x, count, 0), some_inputs(x, count, 16)};
+  const float first = largest_magnitude(inputs[0]), second = largest_magnitude(inputs[1]);
+  const float finite = std::numeric_limits<float>::max(), highest = std::max(first, second);
+  if (!(first <= finite && second <= finite)) return false;
+  const Vec inverse = set1(highest < smallest ? 0 : largest / highest);
+  int32_t integers[scale_group], total = 0;
+  for (int half = 0; half < 2; half++) store_integers(integers + half * 16, mul(inputs[half], inverse));
+  for (int32_t i : integers) total += i;
+  for (int line = 0; line < 8; line++) arrange_inputs(integers + line * 4, step.inputs[group * 8 + line]);
   step.scale[group] = highest / largest;
-  step.excess[group] = 128 * _mm512_reduce_add_epi32(total);
+  step.excess[group] = 128 * total;
   return true;
 }
 
-bool prepare_byte_pairs(const float* x, int64_t count, std::byte* out) {
+bool prepare_integers(const float* x, int64_t count, std::byte* out) {
   bool finite = true;
-  auto* steps = reinterpret_cast<ByteStep*>(out);
-  for (int64_t i = 0; i < round_up(count, 64); i += scale_group) {
+  auto* steps = reinterpret_cast<IntegerStep*>(out);
+  for (int64_t i = 0; i < round_up(count, step_inputs); i += scale_group) {
     const int64_t here = std::clamp<int64_t>(count - i, 0, scale_group);
-    finite =
-        prepare_bytes(x + std::min(i, count), here, static_cast<int>(i % 64 / 32), steps[i / 64]) && finite;
+    const auto group = static_cast<int>(i % step_inputs / scale_group);
+    finite = prepare_integers(x + std::min(i, count), here, group, steps[i / step_inputs]) && finite;
   }
   return finite;
 }
-#endif
 
 bool prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
-#if RWKV_ISA >= RWKV_ISA_avx512bf16
-  if (operand == Operand::byte_pairs) return prepare_byte_pairs(x.row(0), x.cols(), out);
-#endif
+  if (operand == Operand::integers) return prepare_integers(x.row(0), x.cols(), out);
   const int64_t size = group_tokens(operand), all = x.rows(), count = x.cols();
   const int64_t token_bytes = round_up(count, 64) * (is_bf16(operand) ? 2 : 4);
   for (int64_t t = tokens.begin; t < tokens.end; t++) {

@@ -1,8 +1,8 @@
 // Products of one token.
 //
-// Every output is one chain of fused multiply-adds over its inputs in ascending order (int8: one chain per
-// group of 32, scaled, then added up). Lanes are outputs: no horizontal sums, one broadcast input per line of
-// weights.
+// Every output is one chain of fused multiply-adds over its inputs in ascending order (integers: exact sums
+// of the products of 32 inputs, scaled, then added up). Lanes are outputs: no horizontal sums, one broadcast
+// input per line of weights.
 //
 // Bytes and operations: a product reads its weights once, outputs * inputs * 2 bytes for bf16, and does one
 // multiply-add per weight; 64-byte lines at 20 GB/s and 3 GHz leave a core 9 cycles a line, and a bf16 line
@@ -61,64 +61,55 @@ struct BF16Blocks {
   }
 };
 
-// One step is 64 inputs: a line of scales for two groups, then 16 lines of four inputs.
-struct I8Blocks {
-  static constexpr int64_t inputs = int8_inputs, bytes = int8_step_bytes, input_bytes = 4;
+// One step is 64 inputs, two groups of 32.
+template <DType type>
+struct IntegerBlocks {
+  static constexpr int64_t inputs = step_inputs, bytes = step_bytes(type),
+                           input_bytes = sizeof(IntegerStep) / step_inputs;
   template <int blocks>
   static void step(Sums<blocks>& sums, const std::byte* w, int64_t block_bytes, const std::byte* x) {
+    const auto& step = *reinterpret_cast<const IntegerStep*>(x);
     for (int64_t group = 0; group < 2; group++) {
-      Sums<blocks> parts;
-      for (Vec& part : parts) part = set1(0);
-      for (int64_t line = group * 8; line < group * 8 + 8; line++) {
-        const auto* input = reinterpret_cast<const float*>(x) + line * 4;
+      IntegerSums parts[blocks];
+      for (IntegerSums& part : parts) part = no_sums(step.excess[group]);
+      for (int64_t pair = group * 4; pair < group * 4 + 4; pair++) {
         for (int b = 0; b < blocks; b++) {
-          Vec weights[4];
-          load_i8_quads(w + b * block_bytes + 64 + line * 64, weights);
-          for (int j = 0; j < 4; j++) parts[b] = fma(weights[j], set1(input[j]), parts[b]);
+          Bytes lines[2];
+          load_lines<type>(w + b * block_bytes, pair, lines);
+          add_products(parts[b], lines[0], step.inputs[2 * pair]);
+          add_products(parts[b], lines[1], step.inputs[2 * pair + 1]);
         }
       }
-      for (int b = 0; b < blocks; b++)
-        sums[b] = fma(load_bf16(w + b * block_bytes + group * 32), parts[b], sums[b]);
+      for (int b = 0; b < blocks; b++) {
+        sums[b] = fma(load_bf16(w + b * block_bytes + group * 32),
+                      mul(to_vec(parts[b]), set1(step.scale[group])), sums[b]);
+      }
     }
   }
 };
 
-#if RWKV_ISA >= RWKV_ISA_avx512bf16
-// The same with inputs in two bytes: two instructions a line, and exact sums of 32 products.
-struct I8BytePairs {
-  static constexpr int64_t inputs = int8_inputs, bytes = int8_step_bytes,
-                           input_bytes = sizeof(ByteStep) / int8_inputs;
-  static __m512i input(const int8_t (&quad)[4]) {
-    int32_t bits;
-    std::memcpy(&bits, quad, 4);
-    return _mm512_set1_epi32(bits);
-  }
+// The same with fp32 inputs.
+template <DType type>
+struct WidenedBlocks {
+  static constexpr int64_t inputs = step_inputs, bytes = step_bytes(type), input_bytes = 4;
   template <int blocks>
   static void step(Sums<blocks>& sums, const std::byte* w, int64_t block_bytes, const std::byte* x) {
-    const auto& step = *reinterpret_cast<const ByteStep*>(x);
-    for (int group = 0; group < 2; group++) {
-      __m512i high[blocks], low[blocks];
-      for (int b = 0; b < blocks; b++) {
-        high[b] = _mm512_setzero_si512();
-        low[b] = _mm512_set1_epi32(-step.excess[group]);
-      }
-      for (int line = group * 8; line < group * 8 + 8; line++) {
-        for (int b = 0; b < blocks; b++) {
-          const __m512i weights = _mm512_xor_si512(_mm512_loadu_si512(w + b * block_bytes + 64 + line * 64),
-                                                   _mm512_set1_epi8(-128));
-          high[b] = _mm512_dpbusd_epi32(high[b], weights, input(step.bytes[line][0]));
-          low[b] = _mm512_dpbusd_epi32(low[b], weights, input(step.bytes[line][1]));
+    const auto* input = reinterpret_cast<const float*>(x);
+    for (int b = 0; b < blocks; b++) {
+      for (int64_t pair = 0; pair < 8; pair++) {
+        Bytes lines[2];
+        load_lines<type>(w + b * block_bytes, pair, lines);
+        const Vec scale = load_bf16(w + b * block_bytes + pair / 4 * 32);
+        for (int line = 0; line < 2; line++) {
+          Vec weights[4];
+          widen(lines[line], scale, weights);
+          for (int j = 0; j < 4; j++)
+            sums[b] = fma(weights[j], set1(input[pair * 8 + line * 4 + j]), sums[b]);
         }
-      }
-      for (int b = 0; b < blocks; b++) {
-        const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(high[b], 8), low[b]);
-        const Vec part = mul({_mm512_cvtepi32_ps(sum)}, set1(step.scale[group]));
-        sums[b] = fma(load_bf16(w + b * block_bytes + group * 32), part, sums[b]);
       }
     }
   }
 };
-#endif
 
 template <class Format, int blocks>
 void multiply(const PreparedProduct& p, int64_t block) {
@@ -149,21 +140,24 @@ void multiply(const PreparedProduct& p, Range blocks) {
 
 // Weight formats of input_rows: 16 weights of a row, and what they are multiplied with for an input.
 
-template <int64_t element, Vec (*load_line)(const std::byte*)>
+template <DType dtype, Vec (*load_line)(const std::byte*)>
 struct PlainRows {
-  static constexpr int64_t bytes = element;
-  static Vec load(const std::byte* weights, int64_t output) { return load_line(weights + output * element); }
+  static constexpr DType type = dtype;
+  static Vec load(const std::byte* weights) { return load_line(weights); }
   static float factor(const std::byte*, int64_t, float x) { return x; }
 };
 Vec load_bf16_line(const std::byte* p) { return load_bf16(p); }
-using F32Rows = PlainRows<4, load_f32_line>;
-using F16Rows = PlainRows<2, load_f16_line>;
-using BF16Rows = PlainRows<2, load_bf16_line>;
-struct I8Rows {
-  static constexpr int64_t bytes = 1;
-  static Vec load(const std::byte* weights, int64_t output) { return load_i8(weights + output); }
+using F32Rows = PlainRows<DType::f32, load_f32_line>;
+using F16Rows = PlainRows<DType::f16, load_f16_line>;
+using BF16Rows = PlainRows<DType::bf16, load_bf16_line>;
+template <DType dtype, Vec (*load_integers)(const void*)>
+struct QuantizedRows {
+  static constexpr DType type = dtype;
+  static Vec load(const std::byte* weights) { return load_integers(weights); }
   static float factor(const std::byte* row, int64_t output, float x) { return row_scale(row, output) * x; }
 };
+using I8Rows = QuantizedRows<DType::i8, load_i8>;
+using I4Rows = QuantizedRows<DType::i4, load_i4>;
 
 // Outputs [output, output + 16 * vectors): the rows of the inputs that are not zero. A row's part is too
 // short for the processor to see it coming.
@@ -181,12 +175,13 @@ void add_rows(const PreparedProduct& p, int64_t output, int64_t end) {
     int64_t input = p.nonzero[i];
     const std::byte* row = weights + input * row_bytes;
     const std::byte* ahead = weights + p.nonzero[std::min(i + rows_ahead, p.nonzero_count - 1)] * row_bytes;
-    for (int64_t at = 0; at < vectors * 16 * Format::bytes; at += 64)
-      prefetch(ahead + scale_bytes + output * Format::bytes + at);
+    for (int64_t at = 0; at < bytes_of(Format::type, vectors * 16); at += 64)
+      prefetch(ahead + scale_bytes + bytes_of(Format::type, output) + at);
     for (int g = 0; g < vectors; g += in_group) {
       Vec factor = set1(Format::factor(row, output + g * 16, x[input]));
       for (int v = g; v < std::min(g + in_group, vectors); v++)
-        sums[v] = fma(Format::load(row + scale_bytes, output + v * 16), factor, sums[v]);
+        sums[v] =
+            fma(Format::load(row + scale_bytes + bytes_of(Format::type, output + v * 16)), factor, sums[v]);
     }
   }
   for (int v = 0; v < vectors; v++) {
@@ -207,7 +202,7 @@ void add_rows(const PreparedProduct& p, Range outputs) {
 }
 
 /// body.operator()<the format of this type>()
-template <class F32, class F16, class BF16, class I8, class Body>
+template <class F32, class F16, class BF16, class I8, class I4, class Body>
 void with_format(DType dtype, Body body) {
   switch (dtype) {
     case DType::f32:
@@ -216,6 +211,8 @@ void with_format(DType dtype, Body body) {
       return body.template operator()<F16>();
     case DType::bf16:
       return body.template operator()<BF16>();
+    case DType::i4:
+      return body.template operator()<I4>();
     default:
       return body.template operator()<I8>();
   }
@@ -224,16 +221,19 @@ void with_format(DType dtype, Body body) {
 }  // namespace
 
 void matvec_blocks(const PreparedProduct& p, Range blocks) {
-#if RWKV_ISA >= RWKV_ISA_avx512bf16
-  if (p.operand == Operand::byte_pairs) return multiply<I8BytePairs>(p, blocks);
-#endif
-  with_format<F32Blocks, F16Blocks, BF16Blocks, I8Blocks>(
-      p.product->weight.dtype, [&]<class Format>() { multiply<Format>(p, blocks); });
+  const DType type = p.product->weight.dtype;
+  auto run = [&]<class Format>() { multiply<Format>(p, blocks); };
+  if (p.operand == Operand::integers) {
+    return type == DType::i4 ? run.template operator()<IntegerBlocks<DType::i4>>()
+                             : run.template operator()<IntegerBlocks<DType::i8>>();
+  }
+  with_format<F32Blocks, F16Blocks, BF16Blocks, WidenedBlocks<DType::i8>, WidenedBlocks<DType::i4>>(type,
+                                                                                                    run);
 }
 
 void matvec_rows(const PreparedProduct& p, Range outputs) {
-  with_format<F32Rows, F16Rows, BF16Rows, I8Rows>(p.product->weight.dtype,
-                                                  [&]<class Format>() { add_rows<Format>(p, outputs); });
+  with_format<F32Rows, F16Rows, BF16Rows, I8Rows, I4Rows>(
+      p.product->weight.dtype, [&]<class Format>() { add_rows<Format>(p, outputs); });
 }
 
 }  // namespace rwkv::cpu::ISA

@@ -25,20 +25,31 @@ inline Vec add_pairs(Vec sums, const std::byte* line, const std::byte* pair) {
 }
 #endif
 
-/// Inputs of an int8 step as Operand::byte_pairs: input = scale * (256 * high + low). What products with
-/// bytes that are 128 too large have too much is 128 * (the sum of the integers): `excess`.
-struct alignas(64) ByteStep {
-  int8_t bytes[16][2][4];  ///< for the four inputs of a line: high, low
-  float scale[2];          ///< for 32 inputs each
+/// Inputs of a step as Operand::integers, arranged for add_products(), which has the excess too.
+struct alignas(64) IntegerStep {
+  std::byte inputs[16][8];  ///< for the four inputs of a line
+  float scale[2];           ///< for 32 inputs each
   int32_t excess[2];
 };
 
-/// Of a row of an input_rows matrix: bytes of scales before the weights; 0 unless int8.
-inline int64_t row_scale_bytes(const MatrixLayout& m) {
-  return m.dtype == DType::i8 ? ((m.outputs + scale_group - 1) / scale_group * 2 + 63) / 64 * 64 : 0;
+/// The pair-th two lines, of eight inputs, of a step of integers.
+template <DType type>
+void load_lines(const std::byte* step, int64_t pair, Bytes (&lines)[2]) {
+  const std::byte* first = step + 64 + pair * bytes_of(type, 8 * block_outputs);
+  if constexpr (type == DType::i4) {
+    load_int4(first, lines);
+  } else {
+    lines[0] = load_bytes(first);
+    lines[1] = load_bytes(first + 64);
+  }
 }
 
-/// The scale of an output in such a row of int8.
+/// Of a row of an input_rows matrix: bytes of scales before the weights, if any.
+inline int64_t row_scale_bytes(const MatrixLayout& m) {
+  return is_quantized(m.dtype) ? ((m.outputs + scale_group - 1) / scale_group * 2 + 63) / 64 * 64 : 0;
+}
+
+/// The scale of an output in such a row.
 inline float row_scale(const std::byte* row, int64_t output) {
   BFloat16 scale;
   std::memcpy(&scale.bits, row + output / scale_group * 2, 2);

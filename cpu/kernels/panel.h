@@ -1,6 +1,6 @@
 // Panels: some inputs of a few blocks of 16 outputs, from weights of any layout and type, in the form that
 // products of several tokens multiply with: fp32 [inputs][16] or bf16 [inputs / 2][16][2], as cpu_blocks has
-// them. Weights that lie so are used in place; others are widened, and int8 weights for bf16 panels rounded,
+// them. Weights that lie so are used in place; others are widened, and integers for bf16 panels rounded,
 // once for all tokens.
 #pragma once
 
@@ -56,6 +56,8 @@ struct Rows {
         return load_f16(row + output * 2);
       case DType::bf16:
         return load_bf16(row + output * 2);
+      case DType::i4:
+        return mul(load_i4(row + scale_bytes + output / 2), set1(row_scale(row, output)));
       default:
         return mul(load_i8(row + scale_bytes + output), set1(row_scale(row, output)));
     }
@@ -86,15 +88,18 @@ struct BF16Blocks {
   }
 };
 
-struct I8Blocks {
+template <DType type>
+struct IntegerBlocks {
   MatrixLayout m;
   const std::byte* weights;
   int64_t block_bytes = m.unit_bytes();
 
   void quad(int64_t block, int64_t input, Vec (&w)[4]) const {
-    const int64_t in_step = input % int8_inputs;
-    const std::byte* step = weights + block * block_bytes + input / int8_inputs * int8_step_bytes;
-    load_scaled_quads(step + 64 + in_step * 16, load_bf16(step + in_step / scale_group * 32), w);
+    const int64_t in_step = input % step_inputs;
+    const std::byte* step = weights + block * block_bytes + input / step_inputs * step_bytes(type);
+    Bytes lines[2];
+    load_lines<type>(step, in_step / 8, lines);
+    widen(lines[in_step / 4 % 2], load_bf16(step + in_step / scale_group * 32), w);
   }
 };
 
@@ -149,8 +154,10 @@ inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand
     from(F16Blocks{m, weights});
   } else if (m.dtype == DType::bf16) {
     from(BF16Blocks{m, weights});
+  } else if (m.dtype == DType::i4) {
+    from(IntegerBlocks<DType::i4>{m, weights});
   } else {
-    from(I8Blocks{m, weights});
+    from(IntegerBlocks<DType::i8>{m, weights});
   }
   return panel;
 }
@@ -159,15 +166,15 @@ inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand
 inline void find_lines(const MatrixLayout& m, const std::byte* weights, int64_t block, int64_t blocks,
                        int64_t first, Lines (&lines)[panel_blocks]) {
   const int64_t inputs = std::min(panel_inputs, m.inputs - first);
-  const auto element = static_cast<int64_t>(size_of(m.dtype));
   if (m.layout == Layout::input_rows) {
-    lines[0] = {weights + first * m.unit_bytes() + row_scale_bytes(m) + block * block_outputs * element,
-                m.unit_bytes(), inputs};
+    lines[0] = {
+        weights + first * m.unit_bytes() + row_scale_bytes(m) + bytes_of(m.dtype, block * block_outputs),
+        m.unit_bytes(), inputs};
     return;
   }
   const int64_t begin = first * m.unit_bytes() / std::max<int64_t>(m.inputs, 1) / line_bytes * line_bytes;
   for (int64_t b = 0; b < blocks; b++) {
-    const int64_t bytes = std::min(m.unit_bytes() - begin, inputs * block_outputs * element);
+    const int64_t bytes = std::min(m.unit_bytes() - begin, bytes_of(m.dtype, inputs * block_outputs));
     lines[b] = {weights + (block + b) * m.unit_bytes() + begin, line_bytes, bytes / line_bytes};
   }
 }

@@ -3,7 +3,11 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+
+#include "ops/quantize.h"
 
 namespace rwkv::cpu::ISA {
 
@@ -106,22 +110,86 @@ inline void load_bf16_pairs(const void* p, Vec& first, Vec& second) {
   second = {_mm256_castsi256_ps(_mm256_and_si256(lo, upper)),
             _mm256_castsi256_ps(_mm256_and_si256(hi, upper))};
 }
+inline Vec load_i4(const void* p) {
+  const __m128i words = _mm_cvtepu8_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
+  const __m128i codes = _mm_and_si128(_mm_or_si128(words, _mm_slli_epi16(words, 4)), _mm_set1_epi8(15));
+  const __m128i q = _mm_shuffle_epi8(load_half_register(int4_levels.data()), codes);
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)))};
+}
+
+struct Bytes {
+  __m256i lo, hi;
+};
+inline Bytes load_bytes(const void* p) {
+  const auto* half = static_cast<const __m256i*>(p);
+  return {_mm256_loadu_si256(half), _mm256_loadu_si256(half + 1)};
+}
+inline void load_int4(const void* p, Bytes (&lines)[2]) {
+  const Bytes pairs = load_bytes(p);
+  const __m256i levels = _mm256_broadcastsi128_si256(load_half_register(int4_levels.data()));
+  const __m256i mask = _mm256_set1_epi8(15);
+  auto lower = [&](__m256i v) { return _mm256_shuffle_epi8(levels, _mm256_and_si256(v, mask)); };
+  lines[0] = {lower(pairs.lo), lower(pairs.hi)};
+  lines[1] = {lower(_mm256_srli_epi16(pairs.lo, 4)), lower(_mm256_srli_epi16(pairs.hi, 4))};
+}
 template <int shift>
 inline __m256 byte_of(__m256i quads) {
   return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(quads, shift), 24));
 }
-inline void load_i8_quads(const void* p, Vec (&inputs)[4]) {
-  const auto* line = static_cast<const __m256i*>(p);
-  __m256i lo = _mm256_loadu_si256(line), hi = _mm256_loadu_si256(line + 1);
-  inputs[0] = {byte_of<24>(lo), byte_of<24>(hi)};
-  inputs[1] = {byte_of<16>(lo), byte_of<16>(hi)};
-  inputs[2] = {byte_of<8>(lo), byte_of<8>(hi)};
-  inputs[3] = {byte_of<0>(lo), byte_of<0>(hi)};
+inline void widen(const Bytes& line, Vec (&inputs)[4]) {
+  inputs[0] = {byte_of<24>(line.lo), byte_of<24>(line.hi)};
+  inputs[1] = {byte_of<16>(line.lo), byte_of<16>(line.hi)};
+  inputs[2] = {byte_of<8>(line.lo), byte_of<8>(line.hi)};
+  inputs[3] = {byte_of<0>(line.lo), byte_of<0>(line.hi)};
 }
-inline void load_scaled_quads(const void* p, Vec scale, Vec (&inputs)[4]) {
-  load_i8_quads(p, inputs);
+inline void widen(const Bytes& line, Vec scale, Vec (&inputs)[4]) {
+  widen(line, inputs);
   for (Vec& v : inputs) v = mul(v, scale);
 }
+
+inline float largest_magnitude(Vec v) {
+  const __m256i mask = _mm256_set1_epi32(0x7fffffff);
+  const __m256i eight = _mm256_max_epi32(_mm256_and_si256(_mm256_castps_si256(v.lo), mask),
+                                         _mm256_and_si256(_mm256_castps_si256(v.hi), mask));
+  __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1));
+  return _mm_cvtss_f32(_mm_castsi128_ps(four));
+}
+inline void store_integers(int32_t* p, Vec v) {
+  auto* half = reinterpret_cast<__m256i*>(p);
+  _mm256_storeu_si256(half, _mm256_cvtps_epi32(v.lo));
+  _mm256_storeu_si256(half + 1, _mm256_cvtps_epi32(v.hi));
+}
+
+// Inputs 0 and 2 meet the integers in the lower bytes of 16-bit lanes, inputs 1 and 3 those in the upper
+// ones.
+struct IntegerSums {
+  __m256i lo, hi;
+};
+inline IntegerSums no_sums(int32_t) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* input) {
+  int32_t pairs[2];
+  std::memcpy(pairs, input, sizeof pairs);
+  const __m256i even = _mm256_set1_epi32(pairs[0]), odd = _mm256_set1_epi32(pairs[1]);
+  auto products = [&](__m256i sum, __m256i q) {
+    const __m256i lower = _mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8), upper = _mm256_srai_epi16(q, 8);
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(lower, even));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(upper, odd));
+  };
+  sums.lo = products(sums.lo, line.lo);
+  sums.hi = products(sums.hi, line.hi);
+}
+inline void arrange_inputs(const int32_t* x, std::byte* out) {
+  const int16_t words[4] = {static_cast<int16_t>(x[0]), static_cast<int16_t>(x[2]),
+                            static_cast<int16_t>(x[1]), static_cast<int16_t>(x[3])};
+  std::memcpy(out, words, sizeof words);
+}
+inline Vec to_vec(const IntegerSums& sums) {
+  return {_mm256_cvtepi32_ps(sums.lo), _mm256_cvtepi32_ps(sums.hi)};
+}
+
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace rwkv::cpu::ISA

@@ -3,7 +3,12 @@
 
 #include <immintrin.h>
 
+#include <bit>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+
+#include "ops/quantize.h"
 
 namespace rwkv::cpu::ISA {
 
@@ -84,22 +89,38 @@ inline void load_bf16_pairs(const void* p, Vec& first, Vec& second) {
   first = {_mm512_castsi512_ps(_mm512_slli_epi32(line, 16))};
   second = {_mm512_castsi512_ps(_mm512_and_si512(line, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
 }
+inline Vec load_i4(const void* p) {
+  const __m128i words = _mm_cvtepu8_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
+  const __m128i codes = _mm_and_si128(_mm_or_si128(words, _mm_slli_epi16(words, 4)), _mm_set1_epi8(15));
+  const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(int4_levels.data()));
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_shuffle_epi8(levels, codes)))};
+}
+
+struct Bytes {
+  __m512i v;
+};
+inline Bytes load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
+inline void load_int4(const void* p, Bytes (&lines)[2]) {
+  const __m512i pairs = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
+  const __m512i levels =
+      _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(int4_levels.data())));
+  lines[0] = {_mm512_shuffle_epi8(levels, _mm512_and_si512(pairs, mask))};
+  lines[1] = {_mm512_shuffle_epi8(levels, _mm512_and_si512(_mm512_srli_epi16(pairs, 4), mask))};
+}
 template <int shift>
 inline Vec byte_of(__m512i quads) {
   return {_mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(quads, shift), 24))};
 }
-inline void load_i8_quads(const void* p, Vec (&inputs)[4]) {
-  __m512i line = _mm512_loadu_si512(p);
-  inputs[0] = byte_of<24>(line);
-  inputs[1] = byte_of<16>(line);
-  inputs[2] = byte_of<8>(line);
-  inputs[3] = byte_of<0>(line);
+inline void widen(const Bytes& line, Vec (&inputs)[4]) {
+  inputs[0] = byte_of<24>(line.v);
+  inputs[1] = byte_of<16>(line.v);
+  inputs[2] = byte_of<8>(line.v);
+  inputs[3] = byte_of<0>(line.v);
 }
-/// The same times a scale of at most 8 significant bits. A byte b + 128 in the fraction of 2^15 is 2^15 + b +
-/// 128, from which one multiply-add makes b * scale without rounding.
-inline void load_scaled_quads(const void* p, Vec scale, Vec (&inputs)[4]) {
-  const __m512i bytes =
-      _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(0x80808080u)));
+// A byte b + 128 in the fraction of 2^15 is 2^15 + b + 128, from which one multiply-add makes b * scale
+// without rounding.
+inline void widen(const Bytes& line, Vec scale, Vec (&inputs)[4]) {
+  const __m512i bytes = _mm512_xor_si512(line.v, _mm512_set1_epi32(static_cast<int>(0x80808080u)));
   const __m512 offset = _mm512_mul_ps(scale.v, _mm512_set1_ps(-32896.0f));
   auto widened = [&](__m512i second_byte) -> Vec {
     constexpr int and_or = 0xea;  // a & b | c
@@ -112,6 +133,61 @@ inline void load_scaled_quads(const void* p, Vec scale, Vec (&inputs)[4]) {
   inputs[2] = widened(_mm512_srli_epi32(bytes, 8));
   inputs[3] = widened(_mm512_srli_epi32(bytes, 16));
 }
+
+inline float largest_magnitude(Vec v) {
+  const __m512i bits = _mm512_and_si512(_mm512_castps_si512(v.v), _mm512_set1_epi32(0x7fffffff));
+  return std::bit_cast<float>(_mm512_reduce_max_epi32(bits));
+}
+inline void store_integers(int32_t* p, Vec v) { _mm512_storeu_si512(p, _mm512_cvtps_epi32(v.v)); }
+
+inline __m512i broadcast_quad(const std::byte* p) {
+  int32_t bits;
+  std::memcpy(&bits, p, 4);
+  return _mm512_set1_epi32(bits);
+}
+#if RWKV_ISA >= RWKV_ISA_avx512bf16
+// VNNI multiplies unsigned with signed bytes: inputs have two bytes, and integers come 128 too large, which
+// makes sums too large by 128 times the sum of the inputs, the `excess`.
+struct IntegerSums {
+  __m512i high, low;
+};
+inline IntegerSums no_sums(int32_t excess) { return {_mm512_setzero_si512(), _mm512_set1_epi32(-excess)}; }
+inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* input) {
+  const __m512i q = _mm512_xor_si512(line.v, _mm512_set1_epi8(-128));
+  sums.high = _mm512_dpbusd_epi32(sums.high, q, broadcast_quad(input));
+  sums.low = _mm512_dpbusd_epi32(sums.low, q, broadcast_quad(input + 4));
+}
+inline void arrange_inputs(const int32_t* x, std::byte* out) {
+  for (int i = 0; i < 4; i++) {
+    const int32_t high = (x[i] + 128) >> 8;
+    out[i] = static_cast<std::byte>(high);
+    out[4 + i] = static_cast<std::byte>(x[i] - high * 256);
+  }
+}
+inline Vec to_vec(const IntegerSums& sums) {
+  return {_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(sums.high, 8), sums.low))};
+}
+#else
+// Inputs 0 and 2 meet the integers in the lower bytes of 16-bit lanes, inputs 1 and 3 those in the upper
+// ones.
+struct IntegerSums {
+  __m512i v;
+};
+inline IntegerSums no_sums(int32_t) { return {_mm512_setzero_si512()}; }
+inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* input) {
+  const __m512i lower = _mm512_srai_epi16(_mm512_slli_epi16(line.v, 8), 8);
+  sums.v = _mm512_add_epi32(sums.v, _mm512_madd_epi16(lower, broadcast_quad(input)));
+  sums.v =
+      _mm512_add_epi32(sums.v, _mm512_madd_epi16(_mm512_srai_epi16(line.v, 8), broadcast_quad(input + 4)));
+}
+inline void arrange_inputs(const int32_t* x, std::byte* out) {
+  const int16_t words[4] = {static_cast<int16_t>(x[0]), static_cast<int16_t>(x[2]),
+                            static_cast<int16_t>(x[1]), static_cast<int16_t>(x[3])};
+  std::memcpy(out, words, sizeof words);
+}
+inline Vec to_vec(const IntegerSums& sums) { return {_mm512_cvtepi32_ps(sums.v)}; }
+#endif
+
 inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace rwkv::cpu::ISA

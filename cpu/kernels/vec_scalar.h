@@ -7,10 +7,12 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 #include "core/half.h"
+#include "ops/quantize.h"
 
 namespace rwkv::cpu::ISA {
 
@@ -117,19 +119,73 @@ inline void load_bf16_pairs(const void* p, Vec& first, Vec& second) {
   first = each([&](int i) { return to_float(BFloat16{bits[2 * i]}); });
   second = each([&](int i) { return to_float(BFloat16{bits[2 * i + 1]}); });
 }
-/// One line of 16 rows x 4 int8.
-inline void load_i8_quads(const void* p, Vec (&inputs)[4]) {
+/// Sixteen neighbouring int4: integers, not codes.
+inline Vec load_i4(const void* p) {
+  uint8_t bytes[8];
+  std::memcpy(bytes, p, sizeof bytes);
+  return each([&](int i) { return static_cast<float>(int4_levels[bytes[i / 2] >> i % 2 * 4 & 15]); });
+}
+
+/// One line of 16 rows x 4 integers.
+struct Bytes {
   int8_t q[64];
-  std::memcpy(q, p, sizeof q);
-  for (int j = 0; j < 4; j++) {
-    inputs[j] = each([&](int i) { return static_cast<float>(q[4 * i + j]); });
+};
+inline Bytes load_bytes(const void* p) {
+  Bytes line;
+  std::memcpy(line.q, p, sizeof line.q);
+  return line;
+}
+/// From 64 bytes of int4: the line of their lower halves and that of the upper ones.
+inline void load_int4(const void* p, Bytes (&lines)[2]) {
+  uint8_t bytes[64];
+  std::memcpy(bytes, p, sizeof bytes);
+  for (int i = 0; i < 64; i++) {
+    lines[0].q[i] = int4_levels[bytes[i] & 15];
+    lines[1].q[i] = int4_levels[bytes[i] >> 4];
   }
 }
-/// The same times a scale of at most 8 significant bits.
-inline void load_scaled_quads(const void* p, Vec scale, Vec (&inputs)[4]) {
-  load_i8_quads(p, inputs);
+/// The four integers of each row, as they are or times a scale of at most 8 significant bits.
+inline void widen(const Bytes& line, Vec (&inputs)[4]) {
+  for (int j = 0; j < 4; j++) {
+    inputs[j] = each([&](int i) { return static_cast<float>(line.q[4 * i + j]); });
+  }
+}
+inline void widen(const Bytes& line, Vec scale, Vec (&inputs)[4]) {
+  widen(line, inputs);
   for (Vec& v : inputs) v = mul(v, scale);
 }
+
+/// The largest magnitude; infinity or NaN when a lane is.
+inline float largest_magnitude(Vec v) {
+  uint32_t largest = 0;
+  for (float lane : v.lane) largest = std::max(largest, std::bit_cast<uint32_t>(lane) & 0x7fffffffu);
+  return std::bit_cast<float>(largest);
+}
+/// Rounded to nearest.
+inline void store_integers(int32_t* p, Vec v) {
+  for (int i = 0; i < 16; i++) p[i] = static_cast<int32_t>(std::nearbyint(v.lane[i]));
+}
+
+/// Exact sums, for 16 rows, of products of integers with 16-bit inputs.
+struct IntegerSums {
+  int32_t lane[16];
+};
+inline IntegerSums no_sums(int32_t) { return {}; }
+/// input: the line's four inputs as arrange_inputs() leaves them.
+inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* input) {
+  int16_t x[4];
+  std::memcpy(x, input, sizeof x);
+  for (int i = 0; i < 64; i++) sums.lane[i / 4] += line.q[i] * x[i % 4];
+}
+inline void arrange_inputs(const int32_t* x, std::byte* out) {
+  const int16_t words[4] = {static_cast<int16_t>(x[0]), static_cast<int16_t>(x[1]),
+                            static_cast<int16_t>(x[2]), static_cast<int16_t>(x[3])};
+  std::memcpy(out, words, sizeof words);
+}
+inline Vec to_vec(const IntegerSums& sums) {
+  return each([&](int i) { return static_cast<float>(sums.lane[i]); });
+}
+
 inline void prefetch(const void*) {}
 
 }  // namespace rwkv::cpu::ISA

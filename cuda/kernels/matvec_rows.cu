@@ -115,18 +115,20 @@ __device__ inline void add_inputs(const Arguments& a, const Entry* list, int cou
 /// This warp's sums for the block's tile.
 template <DType type>
 __device__ inline void add_piece(const Arguments& a, float (&sums)[chunk_weights<type>]) {
-  SHARED_ARRAY(Entry, lists, warps * list_size);
+  SHARED_ARRAY(Entry, lists, 2 * warps * list_size);
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int chunk = static_cast<int>(blockIdx.x) * 32 + lane;
   const bool there = chunk * chunk_weights<type> < a.outputs;
-  Entry* list = lists + warp * list_size;
+  Entry* list = lists + 2 * warp * list_size;
   const int own = a.piece / warps, begin = static_cast<int>(blockIdx.y) * a.piece + warp * own;
   const int end = min(begin + own, a.inputs);
   for (int at = begin; at < end; at += list_size) {
     const int count = list_inputs(a.x, at, min(at + list_size, end), list);
     __syncwarp();
     for (int i = 0; i < count; i += depth) add_inputs<type>(a, list + i, count - i, chunk, there, sums);
-    __syncwarp();
+    // Lanes may still read this list when the next one is written: in the other place, and the next but one
+    // only after all of them have met again.
+    list = list == lists + 2 * warp * list_size ? list + list_size : list - list_size;
   }
 }
 

@@ -15,6 +15,9 @@ TEST_CASE("dtype: sizes are those of the element types") {
   CHECK(size_of(DType::i8) == sizeof(int8_t));
   CHECK(size_of(DType::u8) == sizeof(uint8_t));
   CHECK(size_of(DType::i32) == sizeof(int32_t));
+  CHECK(bits_of(DType::i4) == 4);
+  CHECK(bytes_of(DType::i4, 7) == 4);
+  CHECK(bytes_of(DType::bf16, 7) == 14);
 }
 
 TEST_CASE("dtype: names are those of a strategy") {
@@ -24,6 +27,7 @@ TEST_CASE("dtype: names are those of a strategy") {
   CHECK(name_of(DType::i8) == "int8");
   CHECK(name_of(DType::u8) == "uint8");
   CHECK(name_of(DType::i32) == "int32");
+  CHECK(name_of(DType::i4) == "int4");
 }
 
 }  // namespace rwkv::test

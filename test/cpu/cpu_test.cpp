@@ -15,7 +15,7 @@ namespace rwkv::test {
 namespace {
 
 constexpr Layout layouts[] = {Layout::cpu_blocks, Layout::input_rows};
-constexpr DType types[] = {DType::f32, DType::f16, DType::bf16, DType::i8};
+constexpr DType types[] = {DType::f32, DType::f16, DType::bf16, DType::i8, DType::i4};
 
 /// One device for each number of threads, more than there are cores among them.
 Implementation implementation() {

@@ -49,11 +49,11 @@ TEST_CASE("operators of a token in one launch give the bits of separate launches
     for (Version version : versions) {
       constexpr DType types[] = {DType::f32, DType::f16, DType::bf16};
       DType type = types[turn % 3];
-      bool int8 = turn++ % 2 == 0;
+      auto quantization = turn++ % 2 == 0 ? Quantization::int8 : Quantization::none;
       CAPTURE(static_cast<int>(version));
       CAPTURE(name_of(type));
-      CAPTURE(int8);
-      SmallModel model(*device, version, type, int8, 2);
+      CAPTURE(static_cast<int>(quantization));
+      SmallModel model(*device, version, type, quantization, 2);
       Result alone = run(model, *ops, [&](Ops&) -> Ops& { return separately; });
       Result together = run(model, *ops, [](Ops& o) -> Ops& { return o; });
       CHECK(std::ranges::all_of(alone.logits, [](float v) { return std::isfinite(v); }));

@@ -18,7 +18,7 @@ namespace {
 class Decoder {
  public:
   Decoder(Device& device, Ops& ops, Version version)
-      : ops_(ops), model_(device, version, DType::f16, true, 2) {}
+      : ops_(ops), model_(device, version, DType::f16, Quantization::int8, 2) {}
 
   [[nodiscard]] SmallModel::State make_state() const { return model_.make_state(); }
 

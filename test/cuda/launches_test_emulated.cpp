@@ -15,7 +15,7 @@ namespace {
 int64_t launches(Version version, int64_t layers) {
   auto device = cuda::open(0);
   auto ops = device->make_ops();
-  SmallModel model(*device, version, DType::f16, false, layers);
+  SmallModel model(*device, version, DType::f16, Quantization::none, layers);
   SmallModel::State state = model.make_state();
   const int32_t token = 7;
   uint64_t before = emulator::counters().launches;
@@ -59,7 +59,7 @@ TEST_CASE("operators take no memory of the device once it is reserved, and copy 
     for (Version version : versions) {
       CAPTURE(static_cast<int>(version));
       auto ops = device->make_ops();
-      SmallModel model(*device, version, DType::f16, true, 2);
+      SmallModel model(*device, version, DType::f16, Quantization::int8, 2);
       SmallModel::State state = model.make_state();
       uint64_t before = device->free_memory();
       model.reserve(*ops);

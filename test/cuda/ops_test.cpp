@@ -8,6 +8,7 @@
 #include "cuda/cuda.h"
 #include "test/cuda/device_under_test.h"
 #include "test/ops/operator_cases.h"
+#include "test/ops/product_case.h"
 
 namespace rwkv::test {
 namespace {
@@ -66,6 +67,19 @@ TEST_CASE("matmul: smallest and largest numbers, infinities, NaN") {
 }
 TEST_CASE("functions: within their accuracy over all floats") {
   in_run(1, [] { check_functions(implementation()); });
+}
+TEST_CASE("matmul: a product that waits for what may join it runs when the operators go") {
+  on_device(4, [] {
+    auto device = cuda::open(0);
+    ProductCase c({Layout::cuda_blocks, DType::f16, 40, 70}, Epilogue::biased_sigmoid, 1, 1);
+    auto ops = device->make_ops();
+    std::vector<float> expected = run_alone({*device, *ops}, c, {0, 1});
+    OnDevice on_device(*device, c, {0, 1});
+    Product product = on_device.product();
+    ops->matmul({&product, 1});
+    ops.reset();
+    CHECK(same_bits(on_device.result(), expected));
+  });
 }
 TEST_CASE("wkv4") {
   in_run(2, [] { check_wkv4(implementation()); });

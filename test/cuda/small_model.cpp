@@ -24,9 +24,9 @@ Config small_config(Version version, int64_t layers) {
 
 }  // namespace
 
-SmallModel::SmallModel(Device& device, Version version, DType type, bool int8, int64_t layers)
+SmallModel::SmallModel(Device& device, Version version, DType type, Quantization quantization, int64_t layers)
     : device_(device), config_(small_config(version, layers)) {
-  LayerPlan plan{.device = DeviceKind::cuda, .type = type, .int8 = int8};
+  LayerPlan plan{.device = DeviceKind::cuda, .type = type, .quantization = quantization};
   for_each_tensor(weights_, config_, [&](const TensorSpec& spec, const std::string&, int64_t, Tensor& t) {
     t = place(spec, plan);
   });

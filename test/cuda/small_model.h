@@ -60,8 +60,8 @@ class Separately final : public Ops {
 
 class SmallModel {
  public:
-  /// Matrices of `type`, the big ones int8 if so wanted.
-  SmallModel(Device& device, Version version, DType type, bool int8, int64_t layers);
+  /// Matrices of `type`, the big ones quantized if so wanted.
+  SmallModel(Device& device, Version version, DType type, Quantization quantization, int64_t layers);
 
   /// The state of a model that has seen nothing.
   struct State {

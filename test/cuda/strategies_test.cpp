@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 
+#include "model/executor.h"
 #include "model/state_file.h"
 #include "test/cuda/device_under_test.h"
 #include "test/model/checkpoint_model.h"
@@ -105,6 +106,27 @@ TEST_CASE("strategies: a conversation is saved, copied and resumed on another de
       CHECK(same_bits(run(model, more, 1, resumed), expected));
       State elsewhere = load_session(file, other).state;
       CHECK(relative_error(run(other, more, 1, elsewhere), expected) <= 1e-5);
+    });
+  }
+}
+
+TEST_CASE("strategies: without logits, too, a state may be copied as soon as its tokens have been run") {
+  TemporaryDirectory directory;
+  std::string path = directory / "model.pth";
+  write_checkpoint(path, make_checkpoint({.version = Version::v7, .layers = 3}));
+  const std::vector<int32_t> tokens = {3, 1, 4, 1, 5, 9, 2, 6}, more = {5, 3, 5};
+  for (const char* strategy : {"cuda fp32", "cuda fp32 *1+", "cuda:0 fp32 *1 -> cuda:1 fp32"}) {
+    CAPTURE(strategy);
+    on_devices({.count = 2}, 4, [&] {
+      auto model = load_checkpoint(path, strategy);
+      State waited(model);
+      run(model, tokens, 8, waited);
+      std::vector<float> expected = run(model, more, 1, waited);
+      Executor executor(model, 8);
+      State state(model);
+      executor.forward(tokens, state, {});
+      State copy = state;
+      CHECK(same_bits(run(model, more, 1, copy), expected));
     });
   }
 }

@@ -30,7 +30,7 @@ bool contains(const std::string& text, const std::string& part) {
 std::string word_of(const LayerPlan& plan) {
   std::string device = plan.device == DeviceKind::cpu ? "cpu" : "cuda";
   if (plan.device_index != 0) device += ":" + std::to_string(plan.device_index);
-  return device + "-" + precision_name(plan.type, plan.int8) + (plan.streamed ? "+" : "");
+  return device + "-" + precision_name(plan.type, plan.quantization) + (plan.streamed ? "+" : "");
 }
 
 std::string words_of(const std::string& strategy, int64_t layers) {
@@ -66,20 +66,24 @@ TEST_CASE("strategy: every device and precision") {
   struct Name {
     std::string text;
     DType type;
-    bool int8;
+    Quantization quantization;
   };
-  for (const Name& name : {Name{"fp32", DType::f32, false},
-                           {"fp16", DType::f16, false},
-                           {"bf16", DType::bf16, false},
-                           {"fp32i8", DType::f32, true},
-                           {"fp16i8", DType::f16, true},
-                           {"bf16i8", DType::bf16, true}}) {
+  for (const Name& name : {Name{"fp32", DType::f32, Quantization::none},
+                           {"fp16", DType::f16, Quantization::none},
+                           {"bf16", DType::bf16, Quantization::none},
+                           {"fp32i8", DType::f32, Quantization::int8},
+                           {"fp16i8", DType::f16, Quantization::int8},
+                           {"bf16i8", DType::bf16, Quantization::int8},
+                           {"fp32i4", DType::f32, Quantization::int4},
+                           {"fp16i4", DType::f16, Quantization::int4},
+                           {"bf16i4", DType::bf16, Quantization::int4}}) {
     CAPTURE(name.text);
-    Segment cpu{DeviceKind::cpu, 0, name.type, name.int8, std::nullopt, false};
+    Segment cpu{DeviceKind::cpu, 0, name.type, name.quantization, std::nullopt, false};
     CHECK(Strategy::parse("cpu " + name.text).segments == std::vector{cpu});
-    Segment cuda{DeviceKind::cuda, 63, name.type, name.int8, 7, true};
+    if (name.quantization == Quantization::int4) continue;
+    Segment cuda{DeviceKind::cuda, 63, name.type, name.quantization, 7, true};
     CHECK(Strategy::parse("cuda:63 " + name.text + " *7+").segments == std::vector{cuda});
-    CHECK(precision_name(name.type, name.int8) == name.text);
+    CHECK(precision_name(name.type, name.quantization) == name.text);
   }
 }
 

@@ -23,6 +23,7 @@ namespace {
 // in ops/layout.h alone.
 struct Position {
   int64_t value = 0, scale = -1;  // bytes
+  int shift = 0;                  // of the bits in the first byte
 };
 
 int64_t lines(int64_t bytes) { return (bytes + 63) / 64; }
@@ -36,6 +37,10 @@ Position in_blocks(DType dtype, int64_t inputs, int64_t o, int64_t i) {
       return {block * lines(inputs * 32) * 64 + i * 32 + row * 2};
     case DType::bf16:
       return {block * lines(inputs * 32) * 64 + (i / 2) * 64 + row * 4 + (i % 2) * 2};
+    case DType::i4: {
+      int64_t step = (block * ((inputs + 63) / 64) + i / 64) * (64 + 512), k = i % 64, upper = k % 8 / 4;
+      return {step + 64 + k / 8 * 64 + row * 4 + k % 4, step + k / 32 * 32 + row * 2, upper ? 4 : 0};
+    }
     default: {
       int64_t step = block * ((inputs + 63) / 64) * 1088 + i / 64 * 1088, k = i % 64;
       return {step + 64 + k / 4 * 64 + row * 4 + k % 4, step + k / 32 * 32 + row * 2};
@@ -48,11 +53,21 @@ Position in_rows(DType dtype, int64_t outputs, int64_t o, int64_t i) {
     int64_t scales = lines((outputs + 31) / 32 * 2) * 64, row = i * (scales + lines(outputs) * 64);
     return {row + scales + o, row + o / 32 * 2};
   }
+  if (dtype == DType::i4) {
+    int64_t scales = lines((outputs + 31) / 32 * 2) * 64, row = i * (scales + lines((outputs + 1) / 2) * 64);
+    return {row + scales + o / 2, row + o / 32 * 2, o % 2 ? 4 : 0};
+  }
   auto size = static_cast<int64_t>(size_of(dtype));
   return {i * lines(outputs * size) * 64 + o * size};
 }
 
 Position in_padded_rows(DType dtype, int64_t inputs, int64_t o, int64_t i) {
+  if (dtype == DType::i4) {
+    int64_t row_bytes = (inputs + 63) / 64 * 32, scales = row_bytes / 16 * 2, row = o % 16;
+    int64_t block = o / 16 * 16 * (row_bytes + scales);
+    return {block + row * row_bytes + i / 2, block + 16 * row_bytes + row * scales + i / 32 * 2,
+            i % 2 ? 4 : 0};
+  }
   auto size = static_cast<int64_t>(size_of(dtype));
   int64_t row_bytes = lines(inputs * size) * 64, scales = dtype == DType::i8 ? row_bytes / 32 * 2 : 0;
   int64_t block = o / 16 * 16 * (row_bytes + scales), row = o % 16;
@@ -82,21 +97,26 @@ float value_at(const PackedMatrix& packed, int64_t o, int64_t i) {
       return to_float(read<Half>(packed.bytes, p.value));
     case DType::bf16:
       return to_float(read<BFloat16>(packed.bytes, p.value));
+    case DType::i4:
+      return static_cast<float>(int4_levels[read<uint8_t>(packed.bytes, p.value) >> p.shift & 15]) *
+             to_float(read<BFloat16>(packed.bytes, p.scale));
     default:
       return static_cast<float>(read<int8_t>(packed.bytes, p.value)) *
              to_float(read<BFloat16>(packed.bytes, p.scale));
   }
 }
 
-/// The int8 value of a weight among those that share its scale.
+/// The value of a quantized weight among those that share its scale.
 float quantized(const MatrixLayout& m, const std::vector<float>& values, int64_t o, int64_t i) {
   bool blocks = m.layout != Layout::input_rows;
   int64_t along = blocks ? i : o, first = along / 32 * 32,
           end = std::min(first + 32, blocks ? m.inputs : m.outputs);
-  std::vector<int8_t> q(32);
-  const float* from = values.data() + (blocks ? o * m.inputs + first : first * m.inputs + i);
-  BFloat16 scale = quantize_group(from, end - first, blocks ? 1 : m.inputs, q.data());
-  return static_cast<float>(q[static_cast<size_t>(along - first)]) * to_float(scale);
+  std::vector<float> group;
+  for (int64_t k = first; k < end; k++)
+    group.push_back(values[static_cast<size_t>(blocks ? o * m.inputs + k : k * m.inputs + i)]);
+  std::vector<uint8_t> codes(32);
+  BFloat16 scale = quantize_group(m.dtype, group.data(), end - first, codes.data());
+  return integer_of(m.dtype, codes[static_cast<size_t>(along - first)]) * to_float(scale);
 }
 
 float stored(const MatrixLayout& m, const std::vector<float>& values, int64_t o, int64_t i) {
@@ -128,7 +148,7 @@ void check_packing(const MatrixLayout& m) {
       float expected = stored(m, values, o, i);
       wrong += value_at(packed, o, i) != expected || packed.row(o)[static_cast<size_t>(i)] != expected;
       Position p = position(m, o, i);
-      use(p.value, size_of(m.dtype));
+      use(p.value, static_cast<size_t>(bytes_of(m.dtype, 1)));
       if (p.scale >= 0) use(p.scale, 2);
     }
   }
@@ -144,7 +164,7 @@ TEST_CASE(
     "layout: every element lies where the documentation says, all else is zero, and unpacking gives it "
     "back") {
   for (Layout layout : {Layout::cpu_blocks, Layout::cuda_blocks, Layout::input_rows}) {
-    for (DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8}) {
+    for (DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8, DType::i4}) {
       for (int64_t outputs : {1, 2, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 129}) {
         for (int64_t inputs : {1, 2, 3, 15, 16, 31, 32, 33, 63, 64, 65, 127, 128, 130}) {
           CAPTURE(static_cast<int>(layout));
@@ -154,6 +174,27 @@ TEST_CASE(
           check_packing({layout, dtype, outputs, inputs});
         }
       }
+    }
+  }
+}
+
+TEST_CASE("layout: integers and their scales stay as they are in another layout") {
+  Random random(7);
+  for (DType dtype : {DType::i8, DType::i4}) {
+    MatrixLayout blocks{Layout::cpu_blocks, dtype, 37, 130}, others{Layout::cuda_blocks, dtype, 37, 130};
+    PackedMatrix packed(blocks, random.normals(37 * 130));
+    std::vector<float> tile(16 * 130), back(16 * 130);
+    std::vector<std::byte> unit(static_cast<size_t>(others.unit_bytes()), std::byte{99}),
+        again(static_cast<size_t>(blocks.unit_bytes()), std::byte{99});
+    for (int64_t u = 0; u < blocks.units(); u++) {
+      const std::byte* from = packed.bytes.data() + u * blocks.unit_bytes();
+      repack_unit(blocks, u, from, others, unit.data(), tile.data());
+      unpack_unit(blocks, u, from, tile.data());
+      unpack_unit(others, u, unit.data(), back.data());
+      auto count = static_cast<size_t>(blocks.tile_rows(u) * 130);
+      CHECK(std::equal(tile.begin(), tile.begin() + static_cast<int64_t>(count), back.begin()));
+      repack_unit(others, u, unit.data(), blocks, again.data(), tile.data());
+      CHECK(std::equal(again.begin(), again.end(), from));
     }
   }
 }
@@ -176,6 +217,10 @@ TEST_CASE("layout: sizes of units and of the whole") {
       {{Layout::input_rows, DType::bf16, 32, 7}, 7, 64, 1, 32},
       {{Layout::input_rows, DType::i8, 33, 7}, 7, 64 + 64, 1, 33},
       {{Layout::input_rows, DType::i8, 1025, 7}, 7, 2 * 64 + 17 * 64, 1, 1025},
+      {{Layout::cpu_blocks, DType::i4, 17, 65}, 2, 2 * 576, 1, 65},
+      {{Layout::cuda_blocks, DType::i4, 16, 65}, 1, 16 * (64 + 8), 16, 65},
+      {{Layout::input_rows, DType::i4, 33, 7}, 7, 64 + 64, 1, 33},
+      {{Layout::input_rows, DType::i4, 1026, 7}, 7, 2 * 64 + 9 * 64, 1, 1026},
       {{Layout::cpu_blocks, DType::i8, 0, 65}, 0, 2 * 1088, 0, 65},
       {{Layout::cpu_blocks, DType::f32, 20, 0}, 2, 0, 4, 0},
       {{Layout::input_rows, DType::bf16, 20, 0}, 0, 64, 1, 20},

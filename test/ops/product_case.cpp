@@ -9,7 +9,7 @@
 namespace rwkv::test {
 namespace {
 
-// Neighbouring groups of 32 weights are of different sizes, so that a scale of int8 cannot pass for another.
+// Neighbouring groups of 32 weights are of different sizes, so that a scale cannot pass for another.
 std::vector<float> weights(Random& random, const MatrixLayout& m) {
   std::vector<float> values;
   for (int64_t o = 0; o < m.outputs; o++) {
@@ -105,11 +105,19 @@ std::vector<double> rounding_to_integers(std::span<const float> x) {
   return errors;
 }
 
-Estimates expected_row(const ProductCase& c, int64_t t, Rounding rounding) {
+/// With fp32 inputs, but for bf16 weights on a CPU.
+Estimates expected_row_widened(const ProductCase& c, int64_t t, Rounding rounding) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
   if (c.layout.dtype == DType::bf16 && rounding != Rounding::cuda) round_to_bf16(x);
-  std::vector<double> errors;
-  if (c.layout.dtype == DType::i8 && rounding == Rounding::cpu_bf16) errors = rounding_to_integers(x);
+  return outputs_of(c, t, [&](int64_t o) { return dot(x, c.weight.row(o)); });
+}
+
+/// A token alone.
+Estimates expected_row(const ProductCase& c, int64_t t, Rounding rounding) {
+  bool integers = is_quantized(c.layout.dtype) && c.layout.layout == Layout::cpu_blocks;
+  if (!integers) return expected_row_widened(c, t, rounding);
+  std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
+  std::vector<double> errors = rounding_to_integers(x);
   return outputs_of(c, t, [&](int64_t o) {
     Estimate product = dot(x, c.weight.row(o));
     std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
@@ -129,7 +137,7 @@ float round_to_half(float x) {
 /// As tensor cores multiply for a token among others.
 Estimates expected_row_among(const ProductCase& c, int64_t t) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
-  bool half = c.layout.dtype == DType::f16 || c.layout.dtype == DType::i8;
+  bool half = c.layout.dtype == DType::f16 || is_quantized(c.layout.dtype);
   bool two_parts = c.layout.outputs * c.layout.inputs <= small_matrix;
   if (c.layout.dtype == DType::bf16) round_to_bf16(x);
   if (!half) return outputs_of(c, t, [&](int64_t o) { return dot(x, c.weight.row(o)); });
@@ -144,7 +152,7 @@ Estimates expected_row_among(const ProductCase& c, int64_t t) {
     std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
     double sum = 0;
     for (float& w : weights) {
-      if (c.layout.dtype == DType::i8) w = to_float(to_half(w));
+      if (is_quantized(c.layout.dtype)) w = to_float(to_half(w));
       sum += std::abs(w);
     }
     Estimate product = dot(x, weights);
@@ -160,7 +168,7 @@ Estimates expected_row_among(const ProductCase& c, int64_t t) {
 Estimates expected_row_of_pairs(const ProductCase& c, int64_t t) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
   bool small = c.layout.outputs * c.layout.inputs <= small_matrix;
-  bool rounded = c.layout.dtype == DType::bf16 || (c.layout.dtype == DType::i8 && !small);
+  bool rounded = c.layout.dtype == DType::bf16 || (is_quantized(c.layout.dtype) && !small);
   if (rounded) round_to_bf16(x);
   return outputs_of(c, t, [&](int64_t o) {
     std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
@@ -184,9 +192,9 @@ void check_case(const Implementation& implementation, const ProductCase& c) {
   Rounding rounding = implementation.rounding();
   s.expected = [&c, rounding](int64_t t, Floats) { return Step{expected_row(c, t, rounding), {}}; };
   if (rounding == Rounding::cuda) s.expected_among = [&c](int64_t t) { return expected_row_among(c, t); };
-  // int8 weights are scaled before or after a sum.
-  if (rounding == Rounding::cpu && c.layout.dtype == DType::i8)
-    s.expected_among = [&c](int64_t t) { return expected_row(c, t, Rounding::cpu); };
+  // Integers are scaled before or after a sum.
+  if (rounding == Rounding::cpu && is_quantized(c.layout.dtype))
+    s.expected_among = [&c](int64_t t) { return expected_row_widened(c, t, Rounding::cpu); };
   if (rounding == Rounding::cpu_bf16)
     s.expected_among = [&c](int64_t t) { return expected_row_of_pairs(c, t); };
   check_sequence(implementation, s);
