@@ -7,6 +7,7 @@
 #include "core/half.h"
 #include "cpu/features.h"
 #include "model/checkpoint/convert.h"
+#include "ops/quantize.h"
 #include "test/model/reference_set.h"
 #include "test/model/run.h"
 #include "test/support.h"
@@ -16,7 +17,8 @@ TEST_SUITE_BEGIN("model");
 namespace rwkv::test {
 namespace {
 
-const std::vector<std::string> precisions = {"fp32", "bf16", "fp16", "fp32i8", "bf16i8", "fp16i8"};
+const std::vector<std::string> precisions = {"fp32",   "bf16",   "fp16",   "fp32i8",
+                                             "bf16i8", "fp16i8", "fp32i4", "bf16i4"};
 
 /// Calls test(set, name) for every model.
 template <class Test>
@@ -40,7 +42,8 @@ void convert(const std::string& from, const std::string& to, const std::string& 
 // Products of one token and of several may round otherwise: Ops::matmul.
 bool one_token_differs(const std::string& precision) {
   std::string set = cpu::choose_kernels().name;
-  return precision.ends_with("i8") || (precision == "bf16" && (set == "avx512bf16" || set == "amx"));
+  return precision.ends_with("i8") || precision.ends_with("i4") ||
+         (precision == "bf16" && (set == "avx512bf16" || set == "amx"));
 }
 
 }  // namespace
@@ -122,29 +125,43 @@ TEST_CASE("equal bits: a converted file, a conversion in memory, and weights rep
   });
 }
 
+namespace {
+
+/// As drawn in ops/layout.h, in cpu_blocks.
+float quantized_weight(const Tensor& packed, int64_t row, int64_t input) {
+  const bool int4 = packed.dtype == DType::i4;
+  int64_t steps = (packed.cols() + 63) / 64, inside = input % 64, quad = int4 ? inside / 8 : inside / 4;
+  const std::byte* step = packed.data + (row / 16 * steps + input / 64) * (64 + (int4 ? 512 : 1024));
+  auto scale = reinterpret_cast<const uint16_t*>(step)[inside / 32 * 16 + row % 16];
+  auto byte = static_cast<uint8_t>(step[64 + (quad * 16 + row % 16) * 4 + inside % 4]);
+  int q = int4 ? int4_levels[inside / 4 % 2 == 0 ? byte & 15 : byte >> 4] : static_cast<int8_t>(byte);
+  return static_cast<float>(q) * to_float(BFloat16{scale});
+}
+
+}  // namespace
+
 // What quantization lost stays lost: the weights are q * scale, and the file that they go to says so.
-TEST_CASE("equal bits: int8 weights loaded as fp32 are the products of value and scale") {
+TEST_CASE("equal bits: int8 and int4 weights loaded as fp32 are the products of value and scale") {
   TemporaryDirectory directory;
-  std::string path = directory / "int8";
+  std::string path = directory / "quantized";
   for_each_model([&](const ReferenceSet& set, const std::string& name) {
-    convert(set.model(name), path, "cpu fp32i8");
-    auto int8 = load_file(path), fp32 = load_file(path, "cpu fp32");
-    // In a chunk, where products with small matrices round nothing on any processor.
-    auto chunk = static_cast<int64_t>(set.tokens.size());
-    CHECK(relative_error(run(fp32, set.tokens, chunk), run(int8, set.tokens, chunk)) <= 1e-5);
-    const Tensor &packed = int8->weights().head.head, &plain = fp32->weights().head.head;
-    int64_t steps = (packed.cols() + 63) / 64, wrong = 0;
-    for (int64_t row = 0; row < packed.rows(); row++) {
-      for (int64_t input = 0; input < packed.cols(); input++) {
-        // As drawn in ops/layout.h: steps of 64 inputs, { bf16 scales [2][16], int8 [16][16][4] }.
-        const std::byte* step = packed.data + (row / 16 * steps + input / 64) * (64 + 1024);
-        auto scale = reinterpret_cast<const uint16_t*>(step)[input % 64 / 32 * 16 + row % 16];
-        auto q = reinterpret_cast<const int8_t*>(step + 64)[(input % 64 / 4 * 16 + row % 16) * 4 + input % 4];
-        float expected = static_cast<float>(q) * to_float(BFloat16{scale});
-        wrong += plain.f32()[row / 16 * 16 * packed.cols() + input * 16 + row % 16] == expected ? 0 : 1;
+    for (const char* strategy : {"cpu fp32i8", "cpu fp32i4"}) {
+      CAPTURE(strategy);
+      convert(set.model(name), path, strategy);
+      auto quantized = load_file(path), fp32 = load_file(path, "cpu fp32");
+      // In a chunk, where products with small matrices round nothing on any processor.
+      auto chunk = static_cast<int64_t>(set.tokens.size());
+      CHECK(relative_error(run(fp32, set.tokens, chunk), run(quantized, set.tokens, chunk)) <= 1e-5);
+      const Tensor &packed = quantized->weights().head.head, &plain = fp32->weights().head.head;
+      int64_t wrong = 0;
+      for (int64_t row = 0; row < packed.rows(); row++) {
+        for (int64_t input = 0; input < packed.cols(); input++) {
+          float found = plain.f32()[row / 16 * 16 * packed.cols() + input * 16 + row % 16];
+          wrong += found == quantized_weight(packed, row, input) ? 0 : 1;
+        }
       }
+      CHECK(wrong == 0);
     }
-    CHECK(wrong == 0);
   });
 }
 
