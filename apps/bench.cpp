@@ -25,7 +25,7 @@ struct Options {
   ModelOptions model;
   int64_t prompt_tokens = 256, decode_tokens = 32;
   int repeats = 3;
-  bool json = false;
+  bool json = false, profile = false;
   double device_bandwidth = 1000, link_bandwidth = 25;  // GB/s, of emulated devices
 };
 
@@ -37,6 +37,12 @@ struct Simulated {
   double tokens = 0;
 };
 
+// Where the time of a prefill or of decoding goes.
+struct Profile {
+  double tokens = 0, seconds = 0;
+  OperatorTimes operators;
+};
+
 struct Result {
   std::shared_ptr<const Model> model;
   double load_seconds = 0, prefill = 0, decode = 0, bandwidth = 0;
@@ -46,6 +52,7 @@ struct Result {
   int threads = 0;
   std::vector<DeviceMemory> devices;  // CUDA devices
   Simulated simulated;
+  Profile prefill_profile, decode_profile;
 };
 
 double seconds_of(const std::function<void()>& action) {
@@ -91,6 +98,15 @@ Simulated simulate(Executor& executor, State& state, std::span<const int32_t> to
   return s;
 }
 
+Profile profile(Executor& executor, int64_t tokens, const std::function<void()>& action) {
+  Profile p;
+  p.tokens = static_cast<double>(tokens);
+  executor.measure(&p.operators);
+  p.seconds = seconds_of(action);
+  executor.measure(nullptr);
+  return p;
+}
+
 Result measure(const Options& options) {
   Result r;
   if (cuda::simulated()) cuda::set_bandwidths(options.device_bandwidth * 1e9, options.link_bandwidth * 1e9);
@@ -105,12 +121,14 @@ Result measure(const Options& options) {
   auto prompt = some_tokens(options.prompt_tokens, model->config().n_vocab);
   auto decoded = some_tokens(options.decode_tokens, model->config().n_vocab);
   std::vector<double> prefill, decode;
+  State state(model);
+  auto run_prefill = [&] { executor.forward(prompt, state, logits); };
+  auto run_decode = [&] {
+    for (const int32_t& token : decoded) executor.forward({&token, 1}, state, logits);
+  };
   for (int i = 0; i < options.repeats + 1; i++) {
-    State state(model);
-    double p = seconds_of([&] { executor.forward(prompt, state, logits); });
-    double d = seconds_of([&] {
-      for (const int32_t& token : decoded) executor.forward({&token, 1}, state, logits);
-    });
+    state.reset();
+    double p = seconds_of(run_prefill), d = seconds_of(run_decode);
     if (i == 0) continue;  // the first one reads the file into memory
     prefill.push_back(static_cast<double>(prompt.size()) / p);
     decode.push_back(static_cast<double>(decoded.size()) / d);
@@ -123,11 +141,29 @@ Result measure(const Options& options) {
        memory_plan(model->config(), model->plan(), executor.chunk(), model->devices())) {
     if (m.device->id() != 0) r.devices.push_back(m);
   }
+  if (options.profile) {
+    state.reset();
+    r.prefill_profile = profile(executor, options.prompt_tokens, run_prefill);
+    r.decode_profile = profile(executor, options.decode_tokens, run_decode);
+  }
   if (on_cuda(*model) && cuda::simulated()) {
-    State state(model);
+    state.reset();
     r.simulated = simulate(executor, state, decoded, logits, options);
   }
   return r;
+}
+
+Json json_of(const Profile& p) {
+  Json::Array operators;
+  for (const OperatorTime& o : p.operators.sorted()) {
+    operators.push_back(
+        Json{Json::Object{{"operator", {o.name}},
+                          {"calls_per_token", {static_cast<double>(o.calls) / p.tokens}},
+                          {"seconds_per_token", {o.seconds / p.tokens}},
+                          {"weight_bytes_per_second", {static_cast<double>(o.weight_bytes) / o.seconds}}}});
+  }
+  return Json{
+      Json::Object{{"seconds_per_token", {p.seconds / p.tokens}}, {"operators", {std::move(operators)}}}};
 }
 
 void print_json(const Result& r) {
@@ -155,7 +191,28 @@ void print_json(const Result& r) {
     add("simulated_seconds_per_token", s.seconds);
     add("simulated_seconds_bound", s.bound);
   }
+  if (r.decode_profile.tokens > 0) {
+    object.push_back({"prefill_profile", json_of(r.prefill_profile)});
+    object.push_back({"decode_profile", json_of(r.decode_profile)});
+  }
   fmt::print("{}\n", to_string(Json{object}));
+}
+
+void print_profile(const char* what, const Profile& p) {
+  fmt::print("\n{:<10} {:.1f} us a token, operators one by one\n", what, p.seconds / p.tokens * 1e6);
+  double operators = 0;
+  auto row = [&](double seconds, const std::string& rest) {
+    fmt::print("  {:5.1f}% {:9.1f} us  {}\n", 100 * seconds / p.seconds, seconds / p.tokens * 1e6, rest);
+  };
+  for (const OperatorTime& o : p.operators.sorted()) {
+    operators += o.seconds;
+    const std::string rate =
+        o.weight_bytes == 0
+            ? ""
+            : fmt::format("{:.1f} GB/s", static_cast<double>(o.weight_bytes) / o.seconds / 1e9);
+    row(o.seconds, fmt::format("{:10}  {}", rate, o.name));
+  }
+  row(p.seconds - operators, fmt::format("{:10}  everything else", ""));
 }
 
 void print_device(const DeviceMemory& m) {
@@ -193,6 +250,10 @@ void print_table(const Result& r, const Options& options) {
              human_bytes(static_cast<uint64_t>(r.memory.without_files)));
   for (const DeviceMemory& m : r.devices) print_device(m);
   if (r.simulated.tokens > 0) print_simulated(r.simulated, options);
+  if (r.decode_profile.tokens > 0) {
+    print_profile("prefill", r.prefill_profile);
+    print_profile("decode", r.decode_profile);
+  }
 }
 
 }  // namespace
@@ -209,7 +270,8 @@ int main(int argc, char** argv) {
        "measured in the same run, decode reaches. Weights that are skipped because their input is zero count "
        "as read.",
        "  bench model.rwkv\n"
-       "  bench model.rwkv --strategy 'cpu bf16i8' --prompt-tokens 512 --threads 4 --json"},
+       "  bench model.rwkv --strategy 'cpu bf16i8' --prompt-tokens 512 --threads 4 --json\n"
+       "  bench model.rwkv --profile"},
       [&](CLI::App& app) {
         add_model_options(app, options.model, false);
         app.add_option("--prompt-tokens", options.prompt_tokens, "Tokens of the prompt (default 256)")
@@ -223,6 +285,7 @@ int main(int argc, char** argv) {
             ->check(finite_range(1e-3, 1e6));
         app.add_option("--link-bandwidth", options.link_bandwidth, "GB/s of the link to it (default 25)")
             ->check(finite_range(1e-3, 1e6));
+        app.add_flag("--profile", options.profile, "Also where the time goes, by operator");
         app.add_flag("--json", options.json, "One JSON object");
       },
       [&] {

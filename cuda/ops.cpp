@@ -130,7 +130,7 @@ void CudaOps::launch_pending(const Tail& tail) {
   if (!pending_.empty()) cuda::matvec(pending_.take(), tail, workspace_, queue_.stream());
 }
 
-void CudaOps::repeat(std::span<const void* const> key, const std::function<void()>& work) {
+void CudaOps::do_repeat(std::span<const void* const> key, const std::function<void()>& work) {
   if (repeating_) return work();
   queue();
   repeating_ = true;

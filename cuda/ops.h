@@ -28,7 +28,6 @@ class CudaOps final : public Ops {
 
   [[nodiscard]] Layout blocks() const override { return Layout::cuda_blocks; }
   void synchronize() override { queue().synchronize(); }
-  void repeat(std::span<const void* const> key, const std::function<void()>& work) override;
 
   [[nodiscard]] int device() const { return queue_.device(); }
   /// Everything that was asked for so far is queued there, and the device is set.
@@ -36,6 +35,7 @@ class CudaOps final : public Ops {
 
  private:
   void do_reserve(const Limits& limits) override;
+  void do_repeat(std::span<const void* const> key, const std::function<void()>& work) override;
   void do_upload(std::byte* to, const std::byte* host, size_t bytes) override;
   void do_download(std::byte* host, const std::byte* from, size_t bytes) override;
   void do_receive(std::byte* to, Ops& source, const std::byte* from, size_t bytes) override;

@@ -27,12 +27,18 @@ class Executor {
   explicit Executor(std::shared_ptr<const Model> model, int64_t chunk = 256);
 
   /// Moves the state over the tokens. `logits` receives those after the last token (n_vocab values), those
-  /// after every token (n_vocab values each), or nothing, by its size. On the CPU a token's logits do not
-  /// depend on how tokens are cut into calls and chunks. Throws Error for a token outside the vocabulary,
-  /// before anything is changed. `stop` is asked between spans (chunks, when nothing is streamed): true ends
-  /// the call early. Returns the number of tokens that the state has moved over.
+  /// after every token (n_vocab values each), or nothing, by its size. How tokens are cut into calls and
+  /// chunks changes no bit, but that a token alone may be rounded otherwise than among others (Ops::matmul).
+  /// Throws Error for a token outside the vocabulary, before anything is changed. `stop` is asked between
+  /// spans (chunks, when nothing is streamed): true ends the call early. Returns the number of tokens that
+  /// the state has moved over.
   int64_t forward(std::span<const int32_t> tokens, State& state, std::span<float> logits,
                   const std::function<bool(int64_t done)>& stop = {});
+
+  /// Adds what operators take from now on to `times`, which slows them down a little; nullptr ends it.
+  void measure(OperatorTimes* times) {
+    for (Stage& s : stages_) s.ops->measure(times);
+  }
 
   [[nodiscard]] const Model& model() const { return *model_; }
   [[nodiscard]] int64_t chunk() const { return extent_.chunk; }

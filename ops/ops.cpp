@@ -2,9 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <chrono>
+#include <functional>
 #include <initializer_list>
 
 #include "core/error.h"
+#include "ops/layout.h"
 
 namespace rwkv {
 namespace {
@@ -100,7 +104,49 @@ void Ops::receive(const Tensor& to, Ops& source, const Tensor& from) {
   do_receive(to.data, source, from.data, bytes);
 }
 
-void Ops::repeat(std::span<const void* const>, const std::function<void()>& work) { work(); }
+void Ops::do_repeat(std::span<const void* const>, const std::function<void()>& work) { work(); }
+
+// --- Times ---
+namespace {
+
+OperatorTime named(const char* name) { return {.name = name, .calls = 1}; }
+
+// "matmul 3 x 1024x1024 + 64x1024"
+OperatorTime named(std::span<const Product> products) {
+  OperatorTime time{.name = "matmul", .calls = 1};
+  for (size_t i = 0, end = 0; i < products.size(); i = end) {
+    const auto& sizes = products[i].weight.sizes;
+    while (end < products.size() && products[end].weight.sizes == sizes) end++;
+    time.name += fmt::format("{}{}{}x{}", i == 0 ? " " : " + ",
+                             end - i > 1 ? fmt::format("{} x ", end - i) : "", sizes[0], sizes[1]);
+  }
+  for (const Product& p : products) time.weight_bytes += static_cast<uint64_t>(layout_of(p.weight).bytes());
+  return time;
+}
+
+}  // namespace
+
+template <class Name, class Work>
+void Ops::run(Name name, Work work) {
+  if (times_ == nullptr) return work();
+  using Clock = std::chrono::steady_clock;
+  synchronize();
+  const auto start = Clock::now();
+  work();
+  synchronize();
+  OperatorTime time = named(name);
+  time.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  times_->add(time);
+}
+
+std::vector<OperatorTime> OperatorTimes::sorted() const {
+  std::vector<OperatorTime> all;
+  for (const auto& [name, time] : times_) all.push_back(time);
+  std::ranges::stable_sort(all, std::ranges::greater(), &OperatorTime::seconds);
+  return all;
+}
+
+// --- Operators ---
 
 void Ops::embed(const Tensor& out, const Tensor& table, std::span<const int32_t> tokens) {
   auto count = static_cast<int64_t>(tokens.size());
@@ -115,7 +161,7 @@ void Ops::embed(const Tensor& out, const Tensor& table, std::span<const int32_t>
                               table.sizes[0], table.sizes[0] - 1));
     }
   }
-  do_embed(out, table, tokens);
+  run("embed", [&] { do_embed(out, table, tokens); });
 }
 
 void Ops::layer_norm(const Tensor& out, const Tensor& x, const Norm& norm) {
@@ -124,7 +170,7 @@ void Ops::layer_norm(const Tensor& out, const Tensor& x, const Norm& norm) {
                        {"out", out, {x.rows(), width}},
                        {"weight", norm.weight, {width}},
                        {"bias", norm.bias, {width}}});
-  do_layer_norm(out, x, norm);
+  run("layer_norm", [&] { do_layer_norm(out, x, norm); });
 }
 
 void Ops::token_shift(const TokenShift& s) {
@@ -137,7 +183,7 @@ void Ops::token_shift(const TokenShift& s) {
   for (const Mix& m : s.mixes) {
     check("token_shift", {{"mix", m.mix, {width}}, {"mixed", m.mixed, {tokens, width}}});
   }
-  do_token_shift(s);
+  run("token_shift", [&] { do_token_shift(s); });
 }
 
 void Ops::matmul(std::span<const Product> products) {
@@ -147,7 +193,7 @@ void Ops::matmul(std::span<const Product> products) {
     check_matrix(p, blocks());
     check_epilogue(p, tokens);
   }
-  do_matmul(products);
+  run(products, [&] { do_matmul(products); });
 }
 
 void Ops::wkv4(const Wkv4& w) {
@@ -159,7 +205,7 @@ void Ops::wkv4(const Wkv4& w) {
                  {"first", w.first, {width}},
                  {"state", w.state, {3, width}},
                  {"out", w.out, {tokens, width}}});
-  do_wkv4(w);
+  run("wkv4", [&] { do_wkv4(w); });
 }
 
 void Ops::wkv5(const Wkv5& w) {
@@ -179,7 +225,7 @@ void Ops::wkv5(const Wkv5& w) {
   }
   if (w.gate) check("wkv5", {{"gate", w.gate, {tokens, width}}});
   check_heads("wkv5", w.state, width);
-  do_wkv5(w);
+  run("wkv5", [&] { do_wkv5(w); });
 }
 
 void Ops::wkv7(const Wkv7& w) {
@@ -201,7 +247,7 @@ void Ops::wkv7(const Wkv7& w) {
     check("wkv7", {{"v_first", w.v_first, {tokens, width}}, {"v_gate", w.v_gate, {tokens, width}}});
   }
   check_heads("wkv7", w.state, width);
-  do_wkv7(w);
+  run("wkv7", [&] { do_wkv7(w); });
 }
 
 }  // namespace rwkv

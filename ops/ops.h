@@ -18,6 +18,7 @@
 #include <span>
 
 #include "core/tensor.h"
+#include "ops/times.h"
 
 namespace rwkv {
 
@@ -69,7 +70,7 @@ struct Product {
   Tensor x;       ///< [T, inputs]; rows may be `stride` apart
   Tensor weight;  ///< [outputs, inputs], in Ops::blocks() or input_rows (ops/layout.h): fp32, fp16, bf16,
                   ///< int8 or int4
-  Tensor out;  ///< [T, outputs]; rows may be `stride` apart
+  Tensor out;     ///< [T, outputs]; rows may be `stride` apart
   Epilogue epilogue = Epilogue::none;
   Tensor bias{}, a{}, b{};  ///< as the epilogue needs
 };
@@ -147,7 +148,13 @@ class Ops {
   /// Calls `work`, which only queues operators, and no embed, upload, download or receive, the same ones with
   /// the same arguments for the same key; a device may record them and afterwards run its record instead (a
   /// CUDA graph). A key is what the arguments depend on, such as the addresses of a state.
-  virtual void repeat(std::span<const void* const> key, const std::function<void()>& work);
+  void repeat(std::span<const void* const> key, const std::function<void()>& work) {
+    times_ == nullptr ? do_repeat(key, work) : work();
+  }
+
+  /// From now on each operator is waited for, alone, and its time added to `times`; work is no longer
+  /// recorded and repeated. nullptr ends it.
+  void measure(OperatorTimes* times) { times_ = times; }
 
   /// out[t] = table[tokens[t]]. out [T, D]; table [vocabulary, D], plain, fp32, fp16 or bf16, in host memory
   /// on every device. Throws Error for a token outside the table.
@@ -176,7 +183,12 @@ class Ops {
   void wkv7(const Wkv7& wkv);
 
  private:
+  /// work(), and its time if that is measured.
+  template <class Name, class Work>
+  void run(Name name, Work work);
+
   virtual void do_reserve(const Limits& limits) = 0;
+  virtual void do_repeat(std::span<const void* const> key, const std::function<void()>& work);
   virtual void do_upload(std::byte* to, const std::byte* host, size_t bytes) = 0;
   virtual void do_download(std::byte* host, const std::byte* from, size_t bytes) = 0;
   virtual void do_receive(std::byte* to, Ops& source, const std::byte* from, size_t bytes) = 0;
@@ -187,6 +199,8 @@ class Ops {
   virtual void do_wkv4(const Wkv4& wkv) = 0;
   virtual void do_wkv5(const Wkv5& wkv) = 0;
   virtual void do_wkv7(const Wkv7& wkv) = 0;
+
+  OperatorTimes* times_ = nullptr;
 };
 
 }  // namespace rwkv

@@ -165,6 +165,34 @@ TEST_CASE("bench --json has what programs look for") {
   }
 }
 
+TEST_CASE("bench --profile shows where the time goes") {
+  std::vector<std::string> command = {program_path("apps/bench"),
+                                      demo_file(),
+                                      "--profile",
+                                      "--prompt-tokens",
+                                      "20",
+                                      "--decode-tokens",
+                                      "3",
+                                      "--repeats",
+                                      "1"};
+  Result r = run_program(command);
+  CHECK(r.status == 0);
+  for (const char* part : {"\nprefill ", "\ndecode ", "wkv7", "matmul 1280x160", "everything else"})
+    CHECK_MESSAGE(r.output.find(part) != std::string::npos, part);
+  command.push_back("--json");
+  Json json = parse_json(run_program(command).output, "bench");
+  for (const char* key : {"prefill_profile", "decode_profile"}) {
+    const Json* profile = json.find(key);
+    REQUIRE(profile != nullptr);
+    REQUIRE(profile->find("operators") != nullptr);
+    double sum = 0;
+    for (const Json& one : *profile->find("operators")->array())
+      sum += std::get<double>(one.find("seconds_per_token")->value);
+    CHECK(sum > 0);
+    CHECK(sum <= std::get<double>(profile->find("seconds_per_token")->value));
+  }
+}
+
 TEST_CASE("a model that is cut while it is in use ends in one line") {
   TemporaryDirectory directory;
   std::string model = make_demo_file(directory / "m.rwkv");
