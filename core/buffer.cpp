@@ -1,6 +1,7 @@
 #include "core/buffer.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -11,7 +12,7 @@
 namespace rwkv {
 
 Buffer Buffer::host(size_t size) {
-  constexpr size_t alignment = 64;
+  const size_t alignment = size < huge_page ? 64 : huge_page;
   if (size > SIZE_MAX - alignment) throw Error("out of memory: an allocation size overflows");
   size_t padded = (size + alignment - 1) / alignment * alignment;
   auto* data = static_cast<std::byte*>(std::aligned_alloc(alignment, padded == 0 ? alignment : padded));
@@ -21,6 +22,7 @@ Buffer Buffer::host(size_t size) {
                     "model or precision",
                     size));
   }
+  if (alignment == huge_page) madvise(data, padded, MADV_HUGEPAGE);  // a wish, which may be refused
   std::memset(data, 0, padded);
   return {data, size, [](std::byte* p) { std::free(p); }};
 }

@@ -9,6 +9,9 @@
 
 namespace rwkv {
 
+/// Of x86 and most others. Reading weights from huge pages needs fewer translations of addresses.
+constexpr size_t huge_page = size_t{2} << 20;
+
 class Buffer {
  public:
   using Deleter = std::function<void(std::byte*)>;
@@ -23,7 +26,8 @@ class Buffer {
     return *this;
   }
 
-  /// Host memory aligned to 64 bytes and filled with zeros. Throws Error when there is not enough.
+  /// Host memory aligned to 64 bytes and filled with zeros; from huge_page bytes on in huge pages, where the
+  /// system has them. Throws Error when there is not enough.
   static Buffer host(size_t size);
 
   [[nodiscard]] std::byte* data() const { return data_.get(); }

@@ -8,9 +8,10 @@
 
 namespace rwkv {
 
-Loader::Loader(Model& model, const Progress& progress)
+Loader::Loader(Model& model, const LoadOptions& options)
     : model_(model),
-      progress_(progress),
+      progress_(options.progress),
+      huge_pages_(options.huge_pages),
       pool_(model.devices_.front()->threads()),
       wanted_(model_tensors(model.config(), model.plan_)),
       addresses_(wanted_.size()),
@@ -104,10 +105,24 @@ void Loader::place_on_host(const Group& group) {
       model_.buffers_.push_back(std::move(buffer));
       model_.converted_bytes_ += bytes;
       advance(bytes, "converting weights");
+    } else if (huge_pages_ && bytes >= huge_page && wanted_[i].spec.role != Role::table) {
+      addresses_[i] = copy_to_buffer(addresses_[i], bytes);
+      advance(bytes);
     } else {
       done_ += bytes;
     }
   }
+}
+
+const std::byte* Loader::copy_to_buffer(const std::byte* from, uint64_t bytes) {
+  check_memory(bytes, model_.file_.file.path(), "use the file in place, without --huge-pages");
+  Buffer buffer = Buffer::host(bytes);
+  pool_.run([&](int worker) {
+    const Range part = partition(static_cast<int64_t>(bytes), 4096, worker, pool_.threads());
+    std::copy(from + part.begin, from + part.end, buffer.data() + part.begin);
+  });
+  model_.buffers_.push_back(std::move(buffer));
+  return model_.buffers_.back().data();
 }
 
 void Loader::place_on_device(const Group& group) {

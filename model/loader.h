@@ -9,7 +9,7 @@ namespace rwkv {
 /// For Model::load() alone.
 class Loader {
  public:
-  Loader(Model& model, const Progress& progress);
+  Loader(Model& model, const LoadOptions& options);
   void load();
 
  private:
@@ -23,6 +23,7 @@ class Loader {
   [[nodiscard]] bool unchanged(const Group& group) const;
   [[nodiscard]] std::span<const std::byte> file_bytes(const Group& group) const;
   void place_on_host(const Group& group);
+  const std::byte* copy_to_buffer(const std::byte* from, uint64_t bytes);
   void place_on_device(const Group& group);
   void place_streamed(const Group& group);
   void make_resident(size_t tensor);
@@ -35,6 +36,7 @@ class Loader {
 
   Model& model_;
   const Progress& progress_;
+  bool huge_pages_;
   ThreadPool pool_;
   std::vector<ModelTensor> wanted_;
   std::vector<const std::byte*> addresses_;  // of each tensor, on its device

@@ -20,7 +20,7 @@ std::shared_ptr<const Model> Model::load(ModelFile file, const LoadOptions& opti
   model->plan_ = model->strategy_.plan(config.layers());
   model->open_devices(options.threads);
   check_device_memory(config, model->strategy_, options.chunk, model->devices_);
-  Loader(*model, options.progress).load();
+  Loader(*model, options).load();
   return model;
 }
 

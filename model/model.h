@@ -20,7 +20,10 @@ struct LoadOptions {
   std::string strategy;  ///< empty: the file's
   int threads = 0;       ///< of the CPU; 0: one per core
   int64_t chunk = 256;   ///< of the executor to come: whether everything fits is checked before loading
-  Progress progress;     ///< weights in another form than the file's are converted while loading
+  /// Big matrices of the CPU's layers are copied into huge pages, which mapped files cannot have: decoding is
+  /// faster, loading takes a moment, and other processes cannot share the memory.
+  bool huge_pages = false;
+  Progress progress;  ///< weights in another form than the file's are converted while loading
 };
 
 /// Immutable, so that any number of executors on any threads may share it. Weights for the CPU whose form the

@@ -16,9 +16,10 @@ struct ModelOptions {
   std::string vocabulary;
   int threads = 0;
   int64_t chunk = 256;
+  bool huge_pages = false;
 };
 
-/// MODEL, --strategy (`auto` too), --threads, --chunk; with `text`, --vocab too.
+/// MODEL, --strategy (`auto` too), --threads, --chunk, --huge-pages; with `text`, --vocab too.
 void add_model_options(CLI::App& app, ModelOptions& options, bool text);
 
 /// Opens a converted file, or a .pth (converted into memory first), with progress. Prints which strategy

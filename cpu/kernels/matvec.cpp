@@ -111,6 +111,10 @@ struct WidenedBlocks {
   }
 };
 
+/// What lies so many bytes further on is asked for: the processor's own prefetching ends with each page.
+/// Measured with two cores: bf16 25 to 28 GB/s of 30, int4 20 to 26.
+constexpr int64_t read_ahead = 1024;
+
 template <class Format, int blocks>
 void multiply(const PreparedProduct& p, int64_t block) {
   const Product& product = *p.product;
@@ -120,6 +124,10 @@ void multiply(const PreparedProduct& p, int64_t block) {
   Sums<blocks> sums;
   for (Vec& sum : sums) sum = set1(0);
   for (int64_t k = 0; k < m.inputs; k += Format::inputs) {
+    for (int b = 0; b < blocks; b++) {
+      for (int64_t line = 0; line < Format::bytes; line += 64)
+        prefetch(w + b * block_bytes + read_ahead + line);
+    }
     Format::template step<blocks>(sums, w, block_bytes, x);
     w += Format::bytes;
     x += Format::inputs * Format::input_bytes;

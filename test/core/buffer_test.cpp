@@ -12,12 +12,13 @@ TEST_SUITE_BEGIN("core");
 
 namespace rwkv::test {
 
-TEST_CASE("buffer: host memory is aligned to 64 bytes and zero") {
-  for (size_t size : {0, 1, 63, 64, 65, 100'000}) {
+TEST_CASE("buffer: host memory is aligned to 64 bytes, or a huge page, and zero") {
+  for (size_t size :
+       {size_t{0}, size_t{1}, size_t{63}, size_t{64}, size_t{65}, huge_page - 1, huge_page + 1}) {
     Buffer buffer = Buffer::host(size);
     CHECK(buffer.size() == size);
     CHECK(buffer.bytes().size() == size);
-    CHECK(reinterpret_cast<uintptr_t>(buffer.data()) % 64 == 0);
+    CHECK(reinterpret_cast<uintptr_t>(buffer.data()) % (size < huge_page ? 64 : huge_page) == 0);
     CHECK(std::ranges::all_of(buffer.bytes(), [](std::byte b) { return b == std::byte{0}; }));
     std::ranges::fill(buffer.bytes(), std::byte{0xff});
   }

@@ -8,6 +8,7 @@
 #include "cpu/features.h"
 #include "model/checkpoint/convert.h"
 #include "ops/quantize.h"
+#include "test/model/checkpoint_model.h"
 #include "test/model/reference_set.h"
 #include "test/model/run.h"
 #include "test/support.h"
@@ -163,6 +164,31 @@ TEST_CASE("equal bits: int8 and int4 weights loaded as fp32 are the products of 
       CHECK(wrong == 0);
     }
   });
+}
+
+TEST_CASE("equal bits: big matrices in huge pages instead of the file") {
+  TemporaryDirectory directory;
+  std::string checkpoint = directory / "model.pth", path = directory / "model";
+  write_checkpoint(checkpoint, make_checkpoint({.embd = 32, .vocab = 40'000}));
+  convert(checkpoint, path, "cpu bf16");
+  const std::vector<int32_t> tokens = {3, 39'999, 4};
+  auto mapped = load_file(path);
+  uint64_t last = 0;
+  LoadOptions options;
+  options.huge_pages = true;
+  options.progress = [&](const std::string&, uint64_t done, uint64_t) { last = done; };
+  auto copied = Model::load(ModelFile::open(path), options);
+  auto in_file = [](const Model& model, const Tensor& t) {
+    std::span<const std::byte> bytes = model.file().file.bytes();
+    return t.data >= bytes.data() && t.data < bytes.data() + bytes.size();
+  };
+  CHECK(in_file(*mapped, mapped->weights().head.head));
+  CHECK(!in_file(*copied, copied->weights().head.head));
+  CHECK(in_file(*copied, copied->weights().embedding.table));
+  CHECK(in_file(*copied, copied->weights().head.ln_out.weight));
+  CHECK(last > 40'000 * 32 * 2);
+  CHECK(copied->converted_bytes() == 0);
+  CHECK(same_bits(run(copied, tokens, 2), run(mapped, tokens, 2)));
 }
 
 TEST_CASE("equal bits: progress of repacking ends where everything is done") {
