@@ -28,8 +28,6 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-constexpr int64_t strip_outputs = 64;  ///< finished together, since they are near in memory
-
 /// Tokens whose inputs lie together.
 int64_t group_tokens(Operand operand) {
   return operand == Operand::bf16_tiles ? operand_tile_tokens : tile_tokens;
@@ -44,57 +42,70 @@ Vec add_line(Vec sums, const std::byte* line, const std::byte* x) {
   return fma(load(reinterpret_cast<const float*>(line)), set1(*reinterpret_cast<const float*>(x)), sums);
 }
 
-/// `tokens` tokens of a group, whose inputs are `stride` bytes apart, get the panel's inputs.
+/// `tokens` tokens of a group, whose inputs are `stride` bytes apart, get the panel's inputs, for `blocks` of
+/// its blocks from `block` on.
 template <bool bf16, int blocks, int tokens>
-void multiply_tile(const Panel& panel, const std::byte* x, int64_t stride, float* sums) {
+void multiply_tile(const Panel& panel, int64_t block, const std::byte* x, int64_t stride, float* sums) {
+  const std::byte* const* weights = panel.blocks + block;
+  sums += block * block_outputs;
   Vec acc[tokens][blocks];
   for (int t = 0; t < tokens; t++) {
     for (int b = 0; b < blocks; b++)
-      acc[t][b] = panel.first == 0 ? set1(0) : load(sums + t * strip_outputs + b * 16);
+      acc[t][b] = panel.first == 0 ? set1(0) : load(sums + t * panel_outputs + b * 16);
   }
   const int64_t lines = bf16 ? panel.inputs / 2 : panel.inputs;
   for (int64_t i = 0; i < lines; i++, x += stride) {
     for (int t = 0; t < tokens; t++) {
       for (int b = 0; b < blocks; b++)
-        acc[t][b] = add_line<bf16>(acc[t][b], panel.blocks[b] + i * line_bytes, x + t * 4);
+        acc[t][b] = add_line<bf16>(acc[t][b], weights[b] + i * line_bytes, x + t * 4);
     }
   }
   for (int t = 0; t < tokens; t++) {
-    for (int b = 0; b < blocks; b++) store(sums + t * strip_outputs + b * 16, acc[t][b]);
+    for (int b = 0; b < blocks; b++) store(sums + t * panel_outputs + b * 16, acc[t][b]);
   }
 }
 
-/// fetch(part, parts) is called between the groups.
-template <bool bf16, int blocks, class Fetch>
+/// Some blocks of a panel and a group of tokens.
+template <bool bf16, int blocks>
+void multiply_group(const Panel& panel, int64_t block, const std::byte* x, int64_t group, float* sums) {
+  int64_t t = 0;
+  auto some = [&]<int count>() {
+    for (; t + count <= group; t += count) {
+      multiply_tile<bf16, blocks, count>(panel, block, x + t * 4, group * 4, sums + t * panel_outputs);
+    }
+  };
+  some.template operator()<int{tile_tokens}>();
+  some.template operator()<3>();
+  some.template operator()<1>();
+}
+
+/// fetch(part, parts) is called between the groups, whose inputs stay in the first-level cache for all
+/// blocks.
+template <bool bf16, class Fetch>
 void multiply_by_vectors(const Panel& panel, const PreparedProduct& p, float* sums, Fetch fetch) {
   const int64_t tokens = p.product->x.rows(), element = bf16 ? 2 : 4;
   const int64_t token_bytes = round_up(p.product->x.cols(), 64) * element;
   for (int64_t first = 0; first < tokens; first += tile_tokens) {
     fetch(first / tile_tokens, (tokens + tile_tokens - 1) / tile_tokens);
-    const int64_t group = std::min(tile_tokens, tokens - first), stride = group * 4;
+    const int64_t group = std::min(tile_tokens, tokens - first);
     const std::byte* x = p.x + first * token_bytes + panel.first * element * group;
-    int64_t t = 0;
-    auto some = [&]<int count>() {
-      for (; t + count <= group; t += count) {
-        multiply_tile<bf16, blocks, count>(panel, x + t * 4, stride, sums + (first + t) * strip_outputs);
-      }
-    };
-    some.template operator()<int{tile_tokens}>();
-    some.template operator()<3>();
-    some.template operator()<1>();
+    float* to = sums + first * panel_outputs;
+    int64_t block = 0;
+    for (; block + tile_blocks <= panel.count; block += tile_blocks)
+      multiply_group<bf16, int{tile_blocks}>(panel, block, x, group, to);
+    for (; block < panel.count; block++) multiply_group<bf16, 1>(panel, block, x, group, to);
   }
 }
 
-template <int blocks, class Fetch>
+template <class Fetch>
 void multiply_all(const Panel& panel, const PreparedProduct& p, float* sums, Fetch fetch) {
 #if RWKV_ISA == RWKV_ISA_amx
-  if (p.operand == Operand::bf16_tiles)
-    return multiply_by_tiles<blocks, strip_outputs>(panel, p, sums, fetch);
+  if (p.operand == Operand::bf16_tiles) return multiply_by_tiles(panel, p, sums, fetch);
 #endif
   if constexpr (bf16_products) {
-    if (p.operand == Operand::bf16) return multiply_by_vectors<true, blocks>(panel, p, sums, fetch);
+    if (p.operand == Operand::bf16) return multiply_by_vectors<true>(panel, p, sums, fetch);
   }
-  multiply_by_vectors<false, blocks>(panel, p, sums, fetch);
+  multiply_by_vectors<false>(panel, p, sums, fetch);
 }
 
 /// Blocks of 16 outputs of a product, whatever its weights' layout.
@@ -109,38 +120,31 @@ class BlocksProduct {
         sums_(reinterpret_cast<float*>(scratch + panel_bytes)) {}
 
   void run(int64_t first_block) {
-    constexpr int64_t strip_blocks = strip_outputs / block_outputs;
-    for (int64_t block = first_block; block < end_block_; block += strip_blocks) {
-      const int64_t end = std::min(block + strip_blocks, end_block_), output = block * block_outputs;
-      if (m_.inputs == 0) std::fill_n(sums_, p_.product->x.rows() * strip_outputs, 0.0f);
-      for (int64_t b = block; b < end; b += panel_blocks) {
-        float* sums = sums_ + (b - block) * block_outputs;
-        if constexpr (panel_blocks > 1) {
-          if (b + panel_blocks > end) {
-            sum<1>(b, sums);
-            continue;
-          }
-        }
-        sum<int{panel_blocks}>(b, sums);
-      }
-      finish_rows(*p_.product, output, std::min(end * block_outputs, m_.outputs) - output, sums_,
-                  strip_outputs);
+    for (int64_t block = first_block; block < end_block_; block += panel_blocks) {
+      const int64_t output = block * block_outputs;
+      if (m_.inputs == 0) std::fill_n(sums_, p_.product->x.rows() * panel_outputs, 0.0f);
+      sum(block);
+      finish_rows(*p_.product, output, std::min(blocks_from(block) * block_outputs, m_.outputs - output),
+                  sums_, panel_outputs);
     }
   }
 
  private:
-  template <int blocks>
-  void sum(int64_t block, float* sums) {
-    for (int64_t first = 0; first < m_.inputs; first += panel_inputs) {
-      const Panel panel = make_panel(m_, weights_, p_.operand, block, blocks, first, scratch_);
+  [[nodiscard]] int64_t blocks_from(int64_t block) const {
+    return std::min(panel_blocks, end_block_ - block);
+  }
+
+  void sum(int64_t block) {
+    const int64_t step = panel_inputs(p_.operand), next = block + panel_blocks;
+    for (int64_t first = 0; first < m_.inputs; first += step) {
+      const Panel panel = make_panel(m_, weights_, p_.operand, block, blocks_from(block), first, scratch_);
       Lines ahead[panel_blocks];
-      if (first + panel_inputs < m_.inputs) {
-        find_lines(m_, weights_, block, blocks, first + panel_inputs, ahead);
-      } else if (block + blocks < end_block_) {
-        find_lines(m_, weights_, block + blocks, std::min(panel_blocks, end_block_ - block - blocks), 0,
-                   ahead);
+      if (first + step < m_.inputs) {
+        find_lines(m_, weights_, p_.operand, block, blocks_from(block), first + step, ahead);
+      } else if (next < end_block_) {
+        find_lines(m_, weights_, p_.operand, next, blocks_from(next), 0, ahead);
       }
-      multiply_all<blocks>(panel, p_, sums, [&ahead](int64_t part, int64_t parts) {
+      multiply_all(panel, p_, sums_, [&ahead](int64_t part, int64_t parts) {
         for (const Lines& lines : ahead) lines.fetch(part, parts);
       });
     }
@@ -151,7 +155,7 @@ class BlocksProduct {
   const std::byte* weights_;
   int64_t end_block_;
   std::byte* scratch_;
-  float* sums_;  // [tokens][strip_outputs]
+  float* sums_;  // [tokens][panel_outputs]
 };
 
 void matmul(const PreparedProduct& p, Range blocks, std::byte* scratch) {
@@ -162,7 +166,7 @@ void matmul(const PreparedProduct& p, Range blocks, std::byte* scratch) {
 }
 
 int64_t scratch_bytes(int64_t tokens) {
-  return panel_bytes + round_up(tokens, operand_tile_tokens) * strip_outputs * 4;
+  return panel_bytes + round_up(tokens, operand_tile_tokens) * panel_outputs * 4;
 }
 
 // --- Inputs ---

@@ -11,15 +11,17 @@
 
 namespace rwkv::cpu::ISA {
 
-constexpr int64_t panel_inputs = 256;  ///< a panel's memory is half of the first-level cache or less
-constexpr int64_t panel_blocks = tile_blocks;
+constexpr int64_t panel_blocks = 4;
+constexpr int64_t panel_outputs = panel_blocks * block_outputs;
+constexpr int64_t panel_bytes = 32 << 10;  ///< most of the first-level cache
+constexpr int64_t panel_block_bytes = panel_bytes / panel_blocks;
 constexpr int64_t line_bytes = 64;
-constexpr int64_t panel_bytes = panel_blocks * panel_inputs * line_bytes;
 
 namespace {
 
 struct Panel {
   const std::byte* blocks[panel_blocks];
+  int64_t count;          ///< of blocks
   int64_t first, inputs;  ///< inputs: padded with zeros to what the operand has
 };
 
@@ -35,6 +37,10 @@ struct Lines {
 };
 
 inline bool is_bf16(Operand operand) { return operand == Operand::bf16 || operand == Operand::bf16_tiles; }
+
+inline int64_t panel_inputs(Operand operand) {
+  return panel_block_bytes / (is_bf16(operand) ? line_bytes / 2 : line_bytes);
+}
 
 // Sources: four neighbouring inputs, from a multiple of four on, of 16 outputs. What lies behind the last
 // input is zero.
@@ -107,7 +113,7 @@ struct IntegerBlocks {
 template <class Source>
 void widen(const Source& source, [[maybe_unused]] Operand operand, int64_t block, int64_t blocks,
            int64_t first, int64_t inputs, std::byte* to) {
-  for (int64_t b = 0; b < blocks; b++, to += panel_inputs * line_bytes) {
+  for (int64_t b = 0; b < blocks; b++, to += panel_block_bytes) {
     std::byte* line = to;
     for (int64_t i = 0; i < inputs; i += 4) {
       Vec w[4];
@@ -128,6 +134,27 @@ void widen(const Source& source, [[maybe_unused]] Operand operand, int64_t block
   }
 }
 
+#if RWKV_ISA >= RWKV_ISA_avx512bf16
+/// Pairs of bf16 from rows of bf16, which nothing but the order has to change for. Rows are padded to 32
+/// outputs.
+inline void pair_rows(const MatrixLayout& m, const std::byte* weights, int64_t block, int64_t blocks,
+                      int64_t first, int64_t inputs, std::byte* to) {
+  const int64_t row_bytes = m.unit_bytes();
+  for (int64_t i = 0; i < inputs; i += 2, to += line_bytes) {
+    const std::byte* row = weights + (first + i) * row_bytes + block * block_outputs * 2;
+    for (int64_t b = 0; b < blocks; b += 2) {
+      auto load_row = [&](int64_t input) {
+        return first + input < m.inputs
+                   ? _mm512_loadu_si512(row + (input - i) * row_bytes + b * block_outputs * 2)
+                   : _mm512_setzero_si512();
+      };
+      std::byte* line = to + b * panel_block_bytes;
+      interleave(load_row(i), load_row(i + 1), line, b + 1 < blocks ? line + panel_block_bytes : nullptr);
+    }
+  }
+}
+#endif
+
 /// Whether all of these inputs lie in memory as the operand wants them.
 inline bool is_panel(const MatrixLayout& m, Operand operand, int64_t end) {
   if (m.layout != Layout::cpu_blocks) return false;
@@ -138,16 +165,22 @@ inline bool is_panel(const MatrixLayout& m, Operand operand, int64_t end) {
 inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand operand, int64_t block,
                         int64_t blocks, int64_t first, std::byte* scratch) {
   const int64_t multiple = operand == Operand::bf16_tiles ? 32 : is_bf16(operand) ? 2 : 1;
-  Panel panel{{}, first, round_up(std::min(panel_inputs, m.inputs - first), multiple)};
+  Panel panel{{}, blocks, first, round_up(std::min(panel_inputs(operand), m.inputs - first), multiple)};
   const bool in_place = is_panel(m, operand, first + panel.inputs);
   for (int64_t b = 0; b < blocks; b++) {
     panel.blocks[b] = in_place ? weights + (block + b) * m.unit_bytes() + first * (is_bf16(operand) ? 32 : 64)
-                               : scratch + b * panel_inputs * line_bytes;
+                               : scratch + b * panel_block_bytes;
   }
   if (in_place) return panel;
   auto from = [&](const auto& source) {
     widen(source, operand, block, blocks, first, panel.inputs, scratch);
   };
+#if RWKV_ISA >= RWKV_ISA_avx512bf16
+  if (m.layout == Layout::input_rows && m.dtype == DType::bf16 && is_bf16(operand)) {
+    pair_rows(m, weights, block, blocks, first, panel.inputs, scratch);
+    return panel;
+  }
+#endif
   if (m.layout == Layout::input_rows) {
     from(Rows{m, weights});
   } else if (m.dtype == DType::f16) {
@@ -163,9 +196,9 @@ inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand
 }
 
 /// What make_panel will read, or most of it.
-inline void find_lines(const MatrixLayout& m, const std::byte* weights, int64_t block, int64_t blocks,
-                       int64_t first, Lines (&lines)[panel_blocks]) {
-  const int64_t inputs = std::min(panel_inputs, m.inputs - first);
+inline void find_lines(const MatrixLayout& m, const std::byte* weights, Operand operand, int64_t block,
+                       int64_t blocks, int64_t first, Lines (&lines)[panel_blocks]) {
+  const int64_t inputs = std::min(panel_inputs(operand), m.inputs - first);
   if (m.layout == Layout::input_rows) {
     lines[0] = {
         weights + first * m.unit_bytes() + row_scale_bytes(m) + bytes_of(m.dtype, block * block_outputs),

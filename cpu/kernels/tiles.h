@@ -7,7 +7,7 @@
 //
 // Bytes and operations: an instruction takes 16 cycles for 8192 multiply-adds. Two tiles of tokens times two
 // of outputs need four loads of 1 KiB for four instructions, 64 bytes a cycle: half of them must come from
-// the first-level cache, so the panel's weights, 16 KiB, stay there while all tokens pass.
+// the first-level cache, so the panel's weights, 32 KiB, stay there while all tokens pass.
 #pragma once
 
 #include "cpu/kernels/panel.h"
@@ -39,12 +39,14 @@ class TileConfiguration {
   TileConfiguration& operator=(const TileConfiguration&) = delete;
 };
 
-/// sums [tokens][stride] of two tiles of tokens (or one) and two blocks (or one) get the panel's inputs.
+/// Two tiles of tokens (or one) and two blocks of the panel (or one) from `block` on get the panel's inputs.
 /// x: the first tile of tokens at the panel's first input; group_bytes to the next one.
-template <int groups, int blocks, int64_t sums_stride>
-void multiply_tiles(const Panel& panel, const std::byte* x, int64_t group_bytes, float* sums) {
-  constexpr int64_t stride = sums_stride * 4;
-  float* second = sums + tile_lines * sums_stride;
+template <int groups, int blocks>
+void multiply_tiles(const Panel& panel, int64_t block, const std::byte* x, int64_t group_bytes, float* sums) {
+  constexpr int64_t stride = panel_outputs * 4;
+  const std::byte *left = panel.blocks[block], *right = panel.blocks[block + blocks - 1];
+  sums += block * block_outputs;
+  float* second = sums + tile_lines * panel_outputs;
   if (panel.first == 0) {
     _tile_zero(0);
     if constexpr (blocks == 2) _tile_zero(1);
@@ -58,10 +60,10 @@ void multiply_tiles(const Panel& panel, const std::byte* x, int64_t group_bytes,
   }
   for (int64_t at = 0; at < panel.inputs / tile_inputs * tile_bytes; at += tile_bytes) {
     _tile_loadd(4, x + at, line_bytes);
-    _tile_loadd(6, panel.blocks[0] + at, line_bytes);
+    _tile_loadd(6, left + at, line_bytes);
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (blocks == 2) {
-      _tile_loadd(7, panel.blocks[1] + at, line_bytes);
+      _tile_loadd(7, right + at, line_bytes);
       _tile_dpbf16ps(1, 4, 7);
     }
     if constexpr (groups == 2) {
@@ -76,17 +78,20 @@ void multiply_tiles(const Panel& panel, const std::byte* x, int64_t group_bytes,
   if constexpr (groups == 2 && blocks == 2) _tile_stored(3, second + block_outputs, stride);
 }
 
-/// fetch(part, parts) is called between the tiles.
-template <int blocks, int64_t sums_stride, class Fetch>
+/// fetch(part, parts) is called between the tokens' tiles, which stay in the first-level cache for all
+/// blocks.
+template <class Fetch>
 void multiply_by_tiles(const Panel& panel, const PreparedProduct& p, float* sums, Fetch fetch) {
   const int64_t groups = (p.product->x.rows() + tile_lines - 1) / tile_lines;
   const int64_t group_bytes = round_up(p.product->x.cols(), 64) / tile_inputs * tile_bytes;
   int64_t group = 0;
   auto pass = [&]<int count>() {
     fetch(group / 2, (groups + 1) / 2);
-    multiply_tiles<count, blocks, sums_stride>(
-        panel, p.x + group * group_bytes + panel.first / tile_inputs * tile_bytes, group_bytes,
-        sums + group * tile_lines * sums_stride);
+    const std::byte* x = p.x + group * group_bytes + panel.first / tile_inputs * tile_bytes;
+    float* to = sums + group * tile_lines * panel_outputs;
+    int64_t block = 0;
+    for (; block + 2 <= panel.count; block += 2) multiply_tiles<count, 2>(panel, block, x, group_bytes, to);
+    if (block < panel.count) multiply_tiles<count, 1>(panel, block, x, group_bytes, to);
   };
   for (; group + 2 <= groups; group += 2) pass.template operator()<2>();
   if (group < groups) pass.template operator()<1>();

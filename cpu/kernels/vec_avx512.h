@@ -75,6 +75,16 @@ inline void store_bf16(void* p, Vec v) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(bf16_bits(v.v)));
 }
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
+/// Pairs of 32 neighbouring 16-bit elements of two rows: the first 16 and, if wanted, the last 16.
+inline void interleave(__m512i first, __m512i second, void* lower, void* upper) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i order =
+      _mm512_add_epi32(_mm512_mullo_epi32(lanes, _mm512_set1_epi32(0x10001)), _mm512_set1_epi32(0x200000));
+  _mm512_storeu_si512(lower, _mm512_permutex2var_epi16(first, order, second));
+  if (upper == nullptr) return;
+  _mm512_storeu_si512(
+      upper, _mm512_permutex2var_epi16(first, _mm512_add_epi32(order, _mm512_set1_epi32(0x100010)), second));
+}
 /// Sixteen pairs, rounded: first[i] and second[i].
 inline void store_bf16_pairs(void* p, Vec first, Vec second) {
   const auto apart = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second.v, first.v));
