@@ -46,7 +46,7 @@ struct Profile {
 struct Result {
   std::shared_ptr<const Model> model;
   double load_seconds = 0, prefill = 0, decode = 0, bandwidth = 0;
-  uint64_t weight_bytes = 0;
+  uint64_t weight_bytes = 0, operations = 0;  // operations of a token of a prefill
   PeakMemory memory{};
   std::string strategy, device;
   int threads = 0;
@@ -75,6 +75,17 @@ std::vector<int32_t> some_tokens(int64_t count, int64_t vocab) {
     tokens.push_back(static_cast<int32_t>((random >> 33) % static_cast<uint64_t>(vocab)));
   }
   return tokens;
+}
+
+// A multiplication and an addition for each weight, but for the head, which a prefill needs once.
+uint64_t prefill_operations(const Model& model) {
+  uint64_t weights = 0;
+  for (const ModelTensor& t : model_tensors(model.config(), model.plan())) {
+    const bool matrix = t.spec.role != Role::vector && t.spec.role != Role::table;
+    if (matrix && t.layer < model.config().n_layer)
+      weights += static_cast<uint64_t>(t.spec.rows * t.spec.cols);
+  }
+  return 2 * weights;
 }
 
 bool on_cuda(const Model& model) { return model.devices().size() > 1; }
@@ -116,6 +127,7 @@ Result measure(const Options& options) {
   r.device = describe_devices(*model);
   r.threads = model->devices().front()->threads();
   r.weight_bytes = model->weight_bytes_per_token();
+  r.operations = prefill_operations(*model);
   Executor executor(model, std::min(options.model.chunk, options.prompt_tokens));
   std::vector<float> logits(static_cast<size_t>(model->config().n_vocab));
   auto prompt = some_tokens(options.prompt_tokens, model->config().n_vocab);
@@ -170,6 +182,7 @@ void print_json(const Result& r) {
   Json::Object object = {{"prefill_tokens_per_second", {r.prefill}},
                          {"decode_tokens_per_second", {r.decode}},
                          {"weight_bytes_per_token", {r.weight_bytes}},
+                         {"prefill_operations_per_token", {r.operations}},
                          {"read_bytes_per_second", {static_cast<double>(r.weight_bytes) * r.decode}},
                          {"read_bytes_per_second_limit", {r.bandwidth}},
                          {"load_seconds", {r.load_seconds}},
