@@ -15,6 +15,7 @@
 #include "model/auto_strategy.h"
 #include "model/executor.h"
 #include "model/memory_plan.h"
+#include "model/text/sampler.h"
 
 namespace rwkv::apps {
 namespace {
@@ -45,7 +46,7 @@ struct Profile {
 
 struct Result {
   std::shared_ptr<const Model> model;
-  double load_seconds = 0, prefill = 0, decode = 0, bandwidth = 0;
+  double load_seconds = 0, prefill = 0, decode = 0, sampling = 0, bandwidth = 0;  // sampling: seconds a token
   uint64_t weight_bytes = 0, operations = 0;  // operations of a token of a prefill
   PeakMemory memory{};
   std::string strategy, device;
@@ -109,6 +110,18 @@ Simulated simulate(Executor& executor, State& state, std::span<const int32_t> to
   return s;
 }
 
+// With the penalties of a reply of some length.
+double sampling_seconds(std::span<const float> logits, std::span<const int32_t> reply) {
+  constexpr int draws = 50;
+  Sampler sampler({.top_p = 0.3f, .presence_penalty = 0.5f, .frequency_penalty = 0.5f});
+  for (const int32_t& token : reply) sampler.accept(token, "a");
+  sampler.sample(logits);  // memory is allocated
+  return seconds_of([&] {
+           for (int i = 0; i < draws; i++) sampler.accept(sampler.sample(logits), "a");
+         }) /
+         draws;
+}
+
 Profile profile(Executor& executor, int64_t tokens, const std::function<void()>& action) {
   Profile p;
   p.tokens = static_cast<double>(tokens);
@@ -147,6 +160,7 @@ Result measure(const Options& options) {
   }
   r.prefill = median(prefill);
   r.decode = median(decode);
+  r.sampling = sampling_seconds(logits, prompt);
   r.memory = measure_peak_memory();
   r.bandwidth = on_cuda(*model) ? measure_rates(model->devices()).device : measure_read_bandwidth(r.threads);
   for (const DeviceMemory& m :
@@ -181,6 +195,7 @@ Json json_of(const Profile& p) {
 void print_json(const Result& r) {
   Json::Object object = {{"prefill_tokens_per_second", {r.prefill}},
                          {"decode_tokens_per_second", {r.decode}},
+                         {"sampling_seconds_per_token", {r.sampling}},
                          {"weight_bytes_per_token", {r.weight_bytes}},
                          {"prefill_operations_per_token", {r.operations}},
                          {"read_bytes_per_second", {static_cast<double>(r.weight_bytes) * r.decode}},
@@ -256,6 +271,8 @@ void print_table(const Result& r, const Options& options) {
              options.model.chunk);
   fmt::print("decode     {:.2f} tok/s ({} tokens), {} of weights per token\n", r.decode,
              options.decode_tokens, human_bytes(r.weight_bytes));
+  fmt::print("sampling   {:.1f} us a token, {:.1f}% of decoding it\n", r.sampling * 1e6,
+             100 * r.sampling * r.decode);
   fmt::print("reading    {:.1f} GB/s, {:.0f}% of the {:.1f} GB/s that memory gives\n", reached / 1e9,
              100 * reached / r.bandwidth, r.bandwidth / 1e9);
   fmt::print("memory     {} at most, {} besides mapped files\n",

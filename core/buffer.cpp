@@ -11,7 +11,7 @@
 
 namespace rwkv {
 
-Buffer Buffer::host(size_t size) {
+Buffer Buffer::uninitialized(size_t size) {
   const size_t alignment = size < huge_page ? 64 : huge_page;
   if (size > SIZE_MAX - alignment) throw Error("out of memory: an allocation size overflows");
   size_t padded = (size + alignment - 1) / alignment * alignment;
@@ -23,8 +23,13 @@ Buffer Buffer::host(size_t size) {
                     size));
   }
   if (alignment == huge_page) madvise(data, padded, MADV_HUGEPAGE);  // a wish, which may be refused
-  std::memset(data, 0, padded);
   return {data, size, [](std::byte* p) { std::free(p); }};
+}
+
+Buffer Buffer::host(size_t size) {
+  Buffer buffer = uninitialized(size);
+  std::memset(buffer.data(), 0, size);
+  return buffer;
 }
 
 }  // namespace rwkv

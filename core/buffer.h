@@ -29,6 +29,8 @@ class Buffer {
   /// Host memory aligned to 64 bytes and filled with zeros; from huge_page bytes on in huge pages, where the
   /// system has them. Throws Error when there is not enough.
   static Buffer host(size_t size);
+  /// The same with whatever is in it. Pages then lie near the processor whose thread writes them first.
+  static Buffer uninitialized(size_t size);
 
   [[nodiscard]] std::byte* data() const { return data_.get(); }
   [[nodiscard]] size_t size() const { return size_; }

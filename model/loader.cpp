@@ -116,7 +116,8 @@ void Loader::place_on_host(const Group& group) {
 
 const std::byte* Loader::copy_to_buffer(const std::byte* from, uint64_t bytes) {
   check_memory(bytes, model_.file_.file.path(), "use the file in place, without --huge-pages");
-  Buffer buffer = Buffer::host(bytes);
+  Buffer buffer = Buffer::uninitialized(bytes);
+  // Each thread writes about what it will read in products.
   pool_.run([&](int worker) {
     const Range part = partition(static_cast<int64_t>(bytes), 4096, worker, pool_.threads());
     std::copy(from + part.begin, from + part.end, buffer.data() + part.begin);
