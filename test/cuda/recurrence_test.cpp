@@ -77,7 +77,7 @@ class LowRanks {
     for (Epilogue epilogue : epilogues) {
       const auto i = static_cast<size_t>(seed++);
       cases_.push_back(
-          one_token(Layout::cuda_blocks, weight_types[i % 4], outputs, ranks[i % 8], epilogue, seed));
+          one_token(Layout::cuda_blocks, weight_type(seed - 1), outputs, ranks[i % 8], epilogue, seed));
     }
     for (const ProductCase& c : cases_)
       operands_.push_back(std::make_unique<OnDevice>(device, c, Range{0, 1}));
