@@ -133,20 +133,18 @@ __device__ inline void add_rows(const WeightRows& w, const float* x, int first, 
   for (float& sum : sums) sum *= 1 / weight_unit<type>;
 }
 
-template <int rows>
+/// The types of a kernel's matrices: integers take many registers.
+enum class Weights { floats, all };
+
+template <Weights weights, int rows>
 __device__ inline void add_rows(const WeightRows& w, const float* x, int first, int begin, int end,
                                 float (&sums)[rows]) {
-  switch (w.type) {
-    case DType::f32:
-      return add_rows<DType::f32, rows>(w, x, first, begin, end, sums);
-    case DType::f16:
-      return add_rows<DType::f16, rows>(w, x, first, begin, end, sums);
-    case DType::bf16:
-      return add_rows<DType::bf16, rows>(w, x, first, begin, end, sums);
-    case DType::i8:
-      return add_rows<DType::i8, rows>(w, x, first, begin, end, sums);
-    default:
-      return add_rows<DType::i4, rows>(w, x, first, begin, end, sums);
+  if (w.type == DType::f32) return add_rows<DType::f32, rows>(w, x, first, begin, end, sums);
+  if (w.type == DType::f16) return add_rows<DType::f16, rows>(w, x, first, begin, end, sums);
+  if (w.type == DType::bf16) return add_rows<DType::bf16, rows>(w, x, first, begin, end, sums);
+  if constexpr (weights == Weights::all) {
+    if (w.type == DType::i8) return add_rows<DType::i8, rows>(w, x, first, begin, end, sums);
+    if (w.type == DType::i4) return add_rows<DType::i4, rows>(w, x, first, begin, end, sums);
   }
 }
 
@@ -158,14 +156,14 @@ inline int rows_of_block(const WeightRows& w, int warps) {
 
 /// One warp's dot products of the rows from `at` on, a multiple of `rows`, as far as they are in [begin,
 /// end): for each, done(row, dot product) is called by one lane.
-template <int rows, class Done>
+template <Weights weights, int rows, class Done>
 __device__ inline void row_dots_of_warp(const WeightRows& w, const float* x, int at, int begin, int end,
                                         Done done) {
   static_assert(rows == 1 || rows == 2 || rows == 4);
   const int lane = static_cast<int>(threadIdx.x) % 32, group = lane / w.lanes, own = lane % w.lanes;
   const int first = at + group * rows;
   float sums[rows] = {};
-  add_rows<rows>(w, x, first, begin, end, sums);
+  add_rows<weights, rows>(w, x, first, begin, end, sums);
   float result = 0;
 #pragma unroll
   for (int r = 0; r < rows; r++) {
@@ -185,7 +183,7 @@ __device__ inline void row_dots(const WeightRows& w, const float* x, int begin, 
   const int warps = static_cast<int>(blockDim.x) / 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int of_warp = rows * (32 / w.lanes);
   for (int at = begin / rows * rows + warp * of_warp; at < end; at += warps * of_warp)
-    row_dots_of_warp<rows>(w, x, at, begin, end, done);
+    row_dots_of_warp<Weights::all, rows>(w, x, at, begin, end, done);
 }
 
 }  // namespace rwkv::cuda
