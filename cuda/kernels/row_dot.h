@@ -80,7 +80,7 @@ __device__ inline float add_chunk(float sum, uint4 chunk, unsigned scales, bool 
 /// 16, as far as they are in [begin, end), to sums that are zero; `rows` is 1, 2, 4 or 8.
 ///
 /// Neighbouring lanes' inputs for int4 lie 128 bytes apart, all in the same banks. So every other lane takes
-/// the second half of its chunks first.
+/// the second half of its chunks first, and what they read lies 64 or 192 bytes apart.
 template <DType type, int rows>
 __device__ inline void add_rows(const WeightRows& w, const float* x, int first, int begin, int end,
                                 float (&sums)[rows]) {
