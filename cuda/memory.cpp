@@ -43,10 +43,11 @@ Buffer allocate(int device, size_t bytes) {
   const cudaError_t result = cudaMalloc(&pointer, size);
   if (result == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw Error(
-        fmt::format("cuda:{}: not enough memory: {:.1f} MB are wanted and {:.1f} MB are free; keep fewer "
-                    "layers on the device (*N+), choose int8 (such as fp16i8), or close other programs there",
-                    device, megabytes(bytes), megabytes(free_memory(device))));
+    throw Error(fmt::format(
+        "cuda:{}: not enough memory: {:.1f} MB are wanted and {:.1f} MB are free; keep fewer "
+        "layers on the device (*N+), choose int8 or int4 (such as fp16i8), or close other programs "
+        "there",
+        device, megabytes(bytes), megabytes(free_memory(device))));
   }
   check(result, "allocate memory");
   Buffer buffer = make_buffer(device, static_cast<std::byte*>(pointer), bytes, pointer, cudaFree);

@@ -40,8 +40,8 @@ bool Pending::feed(std::span<const Tensor> inputs, std::initializer_list<Tensor>
     auto is_read = [&p](const Tensor& t) { return overlap(t, p.x) || overlap(t, p.bias); };
     const bool is_function = p.epilogue != Epilogue::add && p.epilogue != Epilogue::gated_add &&
                              p.epilogue != Epilogue::biased_mix;  // those read what is at the output or a, b
-    return p.weight.layout == Layout::cuda_blocks && is_function && p.out.cols() == width &&
-           std::ranges::count_if(inputs, is_out) == 1 &&
+    return p.weight.layout == Layout::cuda_blocks && !is_quantized(p.weight.dtype) && is_function &&
+           p.out.cols() == width && std::ranges::count_if(inputs, is_out) == 1 &&
            std::ranges::none_of(others, [&p](const Tensor& t) { return overlap(t, p.out); }) &&
            std::ranges::none_of(written, is_read);
   };

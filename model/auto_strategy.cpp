@@ -48,6 +48,12 @@ DType half_type(const Strategy& wanted) {
   return wanted.segments.front().type == DType::bf16 ? DType::bf16 : DType::f16;
 }
 
+// What big matrices may be. Those that are int4 stay so: wider ones would bring nothing back.
+std::vector<Quantization> quantizations(const Strategy& wanted) {
+  if (wanted.segments.front().quantization == Quantization::int4) return {Quantization::int4};
+  return {Quantization::none, Quantization::int8};
+}
+
 // The CUDA devices one after the other, with layers in proportion to their free memory.
 Strategy over_devices(const Config& config, DType type, Quantization quantization, Devices cuda) {
   Strategy strategy;
@@ -73,13 +79,15 @@ uint64_t host_bytes(const Config& config, const std::vector<LayerPlan>& plan) {
   return bytes;
 }
 
-std::vector<Strategy> candidates(const Config& config, DType type, int64_t chunk, Devices devices) {
+std::vector<Strategy> candidates(const Config& config, const Strategy& wanted, int64_t chunk,
+                                 Devices devices) {
+  const DType type = half_type(wanted);
   std::vector<Strategy> all;
   auto add = [&](const Strategy& s) {
     Strategy fitting = fitting_strategy(config, s, chunk, devices);
     if (!fitting.segments.empty()) all.push_back(fitting);
   };
-  for (Quantization quantization : {Quantization::none, Quantization::int8}) {
+  for (Quantization quantization : quantizations(wanted)) {
     Strategy resident = over_devices(config, type, quantization, devices.subspan(1));
     add(resident);
     if (!all.empty() && all.back().segments == resident.segments) continue;  // all of it fits
@@ -123,11 +131,10 @@ double token_seconds(const Config& config, const std::vector<LayerPlan>& plan, c
 
 Strategy choose_strategy(const Config& config, const Strategy& wanted, int64_t chunk, const Rates& rates,
                          Devices devices) {
-  DType type = half_type(wanted);
   Strategy best;
   double best_seconds = 0;
   if (devices.size() > 1) {
-    for (const Strategy& s : candidates(config, type, chunk, devices)) {
+    for (const Strategy& s : candidates(config, wanted, chunk, devices)) {
       std::vector<LayerPlan> plan = s.plan(config.layers());
       if (host_bytes(config, plan) > available_memory()) continue;
       double seconds = token_seconds(config, plan, rates);

@@ -66,8 +66,6 @@ class Parser {
     Segment s;
     device(next_word(text), s);
     precision(next_word(text), s);
-    if (s.device == DeviceKind::cuda && s.quantization == Quantization::int4)
-      fail("i4 is for cpu layers only");
     if (std::string_view count = next_word(text); !count.empty()) layer_count(count, s);
     if (!strip(text).empty()) fail(fmt::format("'{}' is too much", printable(strip(text))));
     return s;

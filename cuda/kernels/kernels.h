@@ -80,8 +80,8 @@ void token_shift(const TokenShift& shift, cudaStream_t stream);
 
 void wkv4(const Wkv4& wkv, cudaStream_t stream);
 /// `low_rank`: products of one token whose outputs are inputs of `wkv`: each head computes its own channels
-/// of them and does not read the outputs' memory. Their weights are in cuda_blocks; at most 4, one for wkv5
-/// (the decay).
+/// of them and does not read the outputs' memory. Their weights are in cuda_blocks and no integers; at most
+/// 4, one for wkv5 (the decay).
 void wkv5(const Wkv5& wkv, std::span<const Product> low_rank, cudaStream_t stream);
 void wkv7(const Wkv7& wkv, std::span<const Product> low_rank, cudaStream_t stream);
 

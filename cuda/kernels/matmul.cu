@@ -1,7 +1,8 @@
 // Products of chunks of two tokens or more: inputs are prepared as operands in one launch, then multiplied in
 // one launch for each type and layout of weights.
 //
-// What limits them, for T tokens and a matrix of O outputs by I inputs, W bytes each weight (int8: 17/16):
+// What limits them, for T tokens and a matrix of O outputs by I inputs, W bytes each weight (int8: 17/16,
+// int4: 9/16):
 //   operations   2 T O I
 //   memory       W O I of weights once, 4 T I + 2 T I of inputs and operands, 4 T O of outputs
 // An H100 does 990 T operations a second and moves 3.3 TB, a 4090 165 T (with fp32 sums) and 1 TB: up to
@@ -23,6 +24,7 @@
 #include "core/checked.h"
 #include "core/error.h"
 #include "cuda/kernels/vector.h"
+#include "cuda/kernels/widen.h"
 #include "cuda/launch.h"
 #include "cuda/shared.h"
 #include "ops/layout.h"
@@ -160,11 +162,8 @@ ChunkProduct chunk_product(const Product& p, const Workspace& workspace, Prepara
   c.epilogue = epilogue_arguments(p);
   const bool rows = m.layout == Layout::input_rows;
   c.block_bytes = m.unit_bytes();
-  c.row_bytes = rows ? c.block_bytes : c.block_bytes / block_outputs;
-  if (m.dtype == DType::i8) {  // for 16 weights of an output there is a byte of scales
-    c.scale_bytes = rows ? c.row_bytes - round_up(m.outputs, 64) : c.row_bytes / 17;
-    if (!rows) c.row_bytes -= c.scale_bytes;
-  }
+  c.row_bytes = rows ? c.block_bytes : block_row(m).weights;
+  c.scale_bytes = rows ? row_scale_bytes(m) : block_row(m).scales;
   if (m.dtype == DType::f32) {
     c.x = p.x.data;
     c.x_row_bytes = p.x.stride * 4;
@@ -215,6 +214,8 @@ void multiply(DType dtype, Layout layout, const Tile* wanted, ChunkProducts& pro
       return multiply_chunk<DType::bf16>(layout, tile, products, tiles, stream);
     case DType::i8:
       return multiply_chunk<DType::i8>(layout, tile, products, tiles, stream);
+    case DType::i4:
+      return multiply_chunk<DType::i4>(layout, tile, products, tiles, stream);
     default:
       return multiply_chunk<DType::f32>(layout, tile, products, tiles, stream);
   }
@@ -272,7 +273,7 @@ void matmul_together(std::span<const Product> products, const Tile* tile, const 
   for (size_t i = 0; i < products.size() && tile == nullptr; i++)
     done[i] = multiply_by_library(products[i], all[i], static_cast<int>(tokens), workspace, stream);
   for (const Layout layout : {Layout::cuda_blocks, Layout::input_rows}) {
-    for (const DType dtype : {DType::f16, DType::bf16, DType::i8, DType::f32}) {
+    for (const DType dtype : {DType::f16, DType::bf16, DType::i8, DType::i4, DType::f32}) {
       ChunkProducts group{};
       group.tokens = static_cast<int>(tokens);
       for (size_t i = 0; i < products.size(); i++) {

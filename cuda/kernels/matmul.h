@@ -21,8 +21,8 @@ struct ChunkProduct {
   int64_t x_row_bytes;
   int64_t x_part_bytes;  ///< from a row's first part to its second one
   int64_t row_bytes;     ///< of a weight row: of an output in cuda_blocks, of an input in input_rows
-  int64_t block_bytes;   ///< cuda_blocks, int8: of 16 rows and their scales
-  int64_t scale_bytes;   ///< int8: of a row's scales; in input_rows they are the beginning of the row
+  int64_t block_bytes;   ///< cuda_blocks: of 16 rows and their scales
+  int64_t scale_bytes;   ///< integers: of a row's scales; in input_rows they are the beginning of the row
   int outputs, inputs;
   int parts;      ///< of x: 1, or 2 whose sum it is
   int x_aligned;  ///< not 0: rows of x are, to 16 bytes

@@ -4,6 +4,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 #include "cuda/intrinsics.h"
 #include "cuda/kernels/matmul.h"
 #include "ops/layout.h"
@@ -30,9 +32,9 @@ using NarrowTile = TileShape<narrow_outputs, narrow_tokens, 1, 1, max_segments, 
 using SquareTile = TileShape<square_size, square_size, 2, 2, 1, 3>;
 using LargeTile = TileShape<large_size, large_size, 2, 4, 1, 1>;
 
-/// What is multiplied: int8 as fp16.
+/// What is multiplied: integers as fp16.
 template <DType stored>
-constexpr DType multiplied = stored == DType::i8 ? DType::f16 : stored;
+constexpr DType multiplied = has_scales<stored> ? DType::f16 : stored;
 
 template <DType type>
 constexpr int element_bytes = 16 / chunk_weights<type>;
@@ -158,74 +160,98 @@ struct WeightCopies {
   __device__ void finish(uint4*) const {}
 };
 
-/// 16 int8 times their scale, as fp16.
-__device__ inline void widen_to_half(uint4 chunk, float scale, uint4 (&out)[2]) {
-  const unsigned words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
-  unsigned pairs[8];
+/// A thread's share of a step of integers: 16 weights of a row.
+constexpr int quantized_share = 16;
+template <DType type>
+using QuantizedShare = std::conditional_t<type == DType::i4, uint2, uint4>;
+
+__device__ inline void words_of(uint4 share, unsigned (&words)[4]) {
+  words[0] = share.x, words[1] = share.y, words[2] = share.z, words[3] = share.w;
+}
+__device__ inline void words_of(uint2 share, unsigned (&words)[2]) { words[0] = share.x, words[1] = share.y; }
+
+/// 16 integers times their scale, as fp16; zero from number `count` on.
+template <DType type>
+__device__ inline void widen_to_half(QuantizedShare<type> share, float scale, int count, uint4 (&out)[2]) {
+  constexpr int words = sizeof share / 4;
+  unsigned from[words], pairs[8];
+  words_of(share, from);
+  float q[quantized_share];
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    float q[4];
-    widen_int8(words[i], q);
+  for (int i = 0; i < words; i++) widen_word<type>(from[i], q + quantized_share / words * i);
+  scale *= 1 / weight_unit<type>;
 #pragma unroll
-    for (int j = 0; j < 2; j++) {
-      const unsigned low = __half_as_ushort(__float2half_rn(q[2 * j] * scale));
-      const unsigned high = __half_as_ushort(__float2half_rn(q[2 * j + 1] * scale));
-      pairs[2 * i + j] = low | high << 16;
+  for (int i = 0; i < 8; i++) {
+    const unsigned low = __half_as_ushort(__float2half_rn(q[2 * i] * scale));
+    const unsigned high = __half_as_ushort(__float2half_rn(q[2 * i + 1] * scale));
+    pairs[i] = low | high << 16;
+  }
+  if (count < quantized_share) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      if (2 * i + 1 >= count) pairs[i] = 2 * i < count ? pairs[i] & 0xffffu : 0;
     }
   }
   out[0] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
   out[1] = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
 }
 
-/// The same for int8: each thread has 16 weights of a step, loaded when the step is started and put into
-/// shared memory when it is finished.
-template <bool across, class Shape>
-struct WeightCopies<DType::i8, across, Shape> {
-  static constexpr int row_chunks = across ? Shape::outputs / 16 : 2;
+/// The same for integers: a thread's share of a step is loaded when the step is started and put into shared
+/// memory when it is finished.
+template <DType type, bool across, class Shape>
+requires has_scales<type>
+struct WeightCopies<type, across, Shape> {
+  static constexpr int row_chunks = across ? Shape::outputs / quantized_share : 2;
   static_assert(Shape::group_threads * 2 == Shape::weight_tile);
   const std::byte *from, *scales;
   int64_t step_bytes, scale_step_bytes;
   int row, chunk, first_input, inputs;
   bool beyond;
-  uint4 weights;
+  QuantizedShare<type> weights;
   float scale;
+  int count;  ///< of the weights, those for inputs that there are; int8 behind them are zero
 
   __device__ WeightCopies(const ChunkProduct& p, const Place& place, int first)
       : row(place.thread / row_chunks),
         chunk(place.thread % row_chunks),
-        first_input(first),
+        first_input(first + (across ? row : chunk * quantized_share)),
         inputs(p.inputs) {
-    const int output = place.first_output + (across ? chunk * 16 : row);
+    const int output = place.first_output + (across ? chunk * quantized_share : row);
     if constexpr (across) {
-      const std::byte* begin = p.weight + int64_t{first + row} * p.row_bytes;
-      from = begin + p.scale_bytes + output;
+      const std::byte* begin = p.weight + int64_t{first_input} * p.row_bytes;
+      from = begin + p.scale_bytes + output / per_byte;
       scales = begin + output / scale_group * 2;
       step_bytes = scale_step_bytes = step_inputs<DType::f16> * p.row_bytes;
     } else {
       constexpr auto block = static_cast<int>(block_outputs);
       const std::byte* begin = p.weight + output / block * p.block_bytes;
-      from = begin + output % block * p.row_bytes + first + chunk * 16;
+      from = begin + output % block * p.row_bytes + first_input / per_byte;
       scales = begin + block * p.row_bytes + output % block * p.scale_bytes + first / scale_group * 2;
-      step_bytes = step_inputs<DType::f16>;
+      step_bytes = step_inputs<DType::f16> / per_byte;
       scale_step_bytes = 2;
     }
     beyond = output >= p.outputs;
   }
 
   __device__ void start(AsyncCopies&, int step, uint4*) {
-    weights = make_uint4(0, 0, 0, 0);
+    weights = {};
     scale = 0;
-    if (beyond || (across && first_input + step * step_inputs<DType::f16> + row >= inputs)) return;
-    weights = __ldcs(reinterpret_cast<const uint4*>(from + step * step_bytes));
+    const int left = inputs - first_input - step * step_inputs<DType::f16>;
+    count = across || type == DType::i8 ? quantized_share : left;
+    if (beyond || left <= 0) return;
+    weights = __ldcs(reinterpret_cast<const QuantizedShare<type>*>(from + step * step_bytes));
     scale = low_bf16(__ldcs(reinterpret_cast<const unsigned short*>(scales + step * scale_step_bytes)));
   }
 
   __device__ void finish(uint4* tile) const {
     uint4 wide[2];
-    widen_to_half(weights, scale, wide);
+    widen_to_half<type>(weights, scale, count, wide);
 #pragma unroll
     for (int i = 0; i < 2; i++) tile[chunk_place<2 * row_chunks>(row, 2 * chunk + i)] = wide[i];
   }
+
+ private:
+  static constexpr int per_byte = 8 / static_cast<int>(bits_of(type));
 };
 
 }  // namespace rwkv::cuda

@@ -1,7 +1,7 @@
 // The kernel of products of chunks, for one type of weights, one layout and one shape of tile.
 //
-// A tile goes through the inputs in steps of 64 bytes of a row (fp16, bf16: 32 inputs, fp32: 16; int8 is
-// widened to fp16 when it is put into shared memory, so 32). Three steps are in shared memory: one is
+// A tile goes through the inputs in steps of 64 bytes of a row (fp16, bf16: 32 inputs, fp32: 16; integers
+// are widened to fp16 when they are put into shared memory, so 32). Three steps are in shared memory: one is
 // multiplied while the next two are on their way. Warps that work on the same segments of the inputs are a
 // group: a narrow tile has a group of one warp for each segment, which needs no other warp until the end,
 // where the groups' sums are added; larger tiles have one group, which goes from segment to segment.

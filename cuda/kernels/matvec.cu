@@ -8,12 +8,14 @@
 // into the registers of a multiprocessor: 64 KB. Where the outputs are too few to fill the multiprocessors, a
 // warp takes fewer rows and more of each at once, until there are two thousand warps or one row for each. A
 // launch that reads less than their 8 MB is bound by latency, about 2 us. Instructions: 2 for each 16-bit
-// weight, 3 for an int8 (see widen.h), address arithmetic included 290 and 670 for 4 KB of a warp: 0.07 and
-// 0.16 a byte. A multiprocessor issues 4 a cycle and gets 15 bytes, 3 on a 4090, so they take a quarter to
-// 60% of the time that memory does. The vector comes from the level 1 cache, where what neighbouring lanes
-// read of it lies 16 (fp32), 32 or 64 (int8) bytes apart and so takes one, two or four turns: with int8 and
-// one row for a warp that would leave 7 bytes of weights a cycle, with four rows 27. So int8 counts twice
-// when rows are dealt out.
+// weight, 3 for an int8, 5 for an int4 (see widen.h), address arithmetic included 290, 670 and 1500 for 4 KB
+// of a warp: 0.07, 0.16 and 0.37 a byte. A multiprocessor issues 4 a cycle and gets 15 bytes, 3 on a 4090, so
+// 16-bit weights and int8 take a quarter to 60% of the time that memory does; int4 takes 28% of it on a 4090,
+// but on an H100 1.4 times as long, which is still 0.75 of what int8 takes. The vector comes from the level 1
+// cache, where what neighbouring lanes read of it lies 16 (fp32), 32 or 64 (int8; int4, see row_dot.h) bytes
+// apart and so takes one, two or four turns: with int8 and one row for a warp that would leave 7 bytes of
+// weights a cycle, with four rows 27; with int4 half of that, about what memory gives. So int8 and int4 count
+// twice when rows are dealt out.
 #include "cuda/kernels/matvec.h"
 
 #include <algorithm>
@@ -84,7 +86,7 @@ void launch_products(Arguments& a, cudaStream_t stream) {
   int64_t most_warps = 0;  // with one row for each
   for (int i = 0; i < a.count; i++) {
     const WeightRows& w = a.products[i].weight;
-    most_warps += int64_t{w.outputs} * w.lanes / 32 * (w.type == DType::i8 ? 2 : 1);
+    most_warps += int64_t{w.outputs} * w.lanes / 32 * (is_quantized(w.type) ? 2 : 1);
   }
   if (most_warps >= 4 * enough_warps) return launch_products<4>(a, stream);
   if (most_warps >= 2 * enough_warps) return launch_products<2>(a, stream);

@@ -30,17 +30,23 @@ namespace {
 constexpr int warps = norm_threads / 32;
 constexpr int least_piece = norm_threads;  // inputs of a block
 constexpr int enough_blocks = 256;         // not more pieces than make this many
-constexpr int list_size = 128;             // inputs that a warp looks at before it reads rows
 constexpr int depth = 8;                   // rows on their way at once
 static_assert(enough_blocks / 2 < max_counters, "tiles in pieces have a counter each, and the tail has one");
 
 /// Outputs of a tile.
 template <DType type>
 constexpr int tile_width = 32 * chunk_weights<type>;
+/// Sums of a tile in shared memory: a lane's lie one more apart than they are, so that neighbouring lanes
+/// write to different banks.
+template <DType type>
+constexpr int tile_room = 32 * (chunk_weights<type> + 1);
+/// Inputs that a warp looks at before it reads rows: what wide tiles leave room for.
+template <DType type>
+constexpr int list_size = type == DType::i4 ? 64 : 128;
 
 struct Arguments {
   const std::byte* weights;
-  int64_t row_bytes, scale_bytes;  // of an input; a row of int8 begins with its scales
+  int64_t row_bytes, scale_bytes;  // of an input; a row of integers begins with its scales
   const float* x;
   int inputs, outputs;
   int piece;  // inputs of a block, a multiple of least_piece
@@ -57,9 +63,10 @@ struct Entry {
   float x;
 };
 
-/// Lists the inputs of [begin, end), at most list_size, that are not zero; how many they are, for all lanes.
+/// Lists the inputs of [begin, end), at most `size`, that are not zero; how many they are, for all lanes.
+template <int size>
 __device__ inline int list_inputs(const float* x, int begin, int end, Entry* list) {
-  constexpr int steps = list_size / 32;
+  constexpr int steps = size / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   float values[steps];
 #pragma unroll
@@ -83,6 +90,7 @@ __device__ inline int list_inputs(const float* x, int begin, int end, Entry* lis
 template <DType type>
 __device__ inline void add_inputs(const Arguments& a, const Entry* list, int count, int chunk, bool there,
                                   float (&sums)[chunk_weights<type>]) {
+  constexpr int sharing = scale_word_chunks<type>;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   uint4 weights[depth];
   unsigned scales[depth];
@@ -93,18 +101,18 @@ __device__ inline void add_inputs(const Arguments& a, const Entry* list, int cou
     if (d < count && there) {
       const std::byte* row = a.weights + list[d].input * a.row_bytes;
       weights[d] = __ldcs(reinterpret_cast<const uint4*>(row + a.scale_bytes) + chunk);
-      // Four lanes share a word with two scales; the first of them loads it.
-      if (type == DType::i8 && lane % 4 == 0)
-        scales[d] = __ldcs(reinterpret_cast<const unsigned*>(row) + chunk / 4);
+      // `sharing` lanes share a word with two scales; the first of them loads it.
+      if (has_scales<type> && lane % sharing == 0)
+        scales[d] = __ldcs(reinterpret_cast<const unsigned*>(row) + chunk / sharing);
     }
   }
 #pragma unroll
   for (int d = 0; d < depth; d++) {
     if (d >= count) break;  // for all lanes
     float x = list[d].x, values[chunk_weights<type>];
-    if (type == DType::i8) {
-      const unsigned word = __shfl_sync(0xffffffffu, scales[d], lane & ~3);
-      x *= (lane & 2) != 0 ? high_bf16(word) : low_bf16(word);
+    if (has_scales<type>) {
+      const unsigned word = __shfl_sync(0xffffffffu, scales[d], lane & ~(sharing - 1));
+      x *= (lane & sharing / 2) != 0 ? high_bf16(word) : low_bf16(word);
     }
     widen<type>(weights[d], values);
 #pragma unroll
@@ -115,20 +123,21 @@ __device__ inline void add_inputs(const Arguments& a, const Entry* list, int cou
 /// This warp's sums for the block's tile.
 template <DType type>
 __device__ inline void add_piece(const Arguments& a, float (&sums)[chunk_weights<type>]) {
-  SHARED_ARRAY(Entry, lists, 2 * warps * list_size);
+  constexpr int size = list_size<type>;
+  SHARED_ARRAY(Entry, lists, 2 * warps * size);
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int chunk = static_cast<int>(blockIdx.x) * 32 + lane;
   const bool there = chunk * chunk_weights<type> < a.outputs;
-  Entry* list = lists + 2 * warp * list_size;
+  Entry* list = lists + 2 * warp * size;
   const int own = a.piece / warps, begin = static_cast<int>(blockIdx.y) * a.piece + warp * own;
   const int end = min(begin + own, a.inputs);
-  for (int at = begin; at < end; at += list_size) {
-    const int count = list_inputs(a.x, at, min(at + list_size, end), list);
+  for (int at = begin; at < end; at += size) {
+    const int count = list_inputs<size>(a.x, at, min(at + size, end), list);
     __syncwarp();
     for (int i = 0; i < count; i += depth) add_inputs<type>(a, list + i, count - i, chunk, there, sums);
     // Lanes may still read this list when the next one is written: in the other place, and the next but one
     // only after all of them have met again.
-    list = list == lists + 2 * warp * list_size ? list + list_size : list - list_size;
+    list = list == lists + 2 * warp * size ? list + size : list - size;
   }
 }
 
@@ -141,22 +150,26 @@ __device__ inline float sum_of(const float* numbers, int64_t stride, int count) 
 }
 
 template <DType type>
-__global__ void __launch_bounds__(norm_threads, type == DType::i8 ? 3 : 4)
-    matvec_rows_kernel(const Arguments a) {
-  constexpr int width = tile_width<type>;
-  SHARED_ARRAY(float, parts, warps* width);
+constexpr int blocks_at_once = type == DType::i4   ? 2
+                               : type == DType::i8 ? 3
+                                                   : 4;
+
+template <DType type>
+__global__ void __launch_bounds__(norm_threads, blocks_at_once<type>) matvec_rows_kernel(const Arguments a) {
+  constexpr int width = tile_width<type>, chunk = chunk_weights<type>;
+  SHARED_ARRAY(float, parts, warps* tile_room<type>);
   if (a.with_tail != 0 && blockIdx.x == 0 && blockIdx.y == 0) prefetch_tail(a.tail);
   float sums[chunk_weights<type>] = {};
   add_piece<type>(a, sums);
 #pragma unroll
-  for (int i = 0; i < chunk_weights<type>; i++)
-    parts[static_cast<int>(threadIdx.x) * chunk_weights<type> + i] = sums[i];
+  for (int i = 0; i < chunk; i++)
+    parts[static_cast<int>(threadIdx.x) * (chunk + 1) + i] = sums[i] * (1 / weight_unit<type>);
   __syncthreads();
   const int pieces = static_cast<int>(gridDim.y), tile = static_cast<int>(blockIdx.x) * width;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * width;
   const int end = min(width, a.outputs - tile);
   for (int i = static_cast<int>(threadIdx.x); i < end; i += norm_threads) {
-    const float sum = sum_of(parts + i, width, warps);
+    const float sum = sum_of(parts + i + i / chunk, tile_room<type>, warps);
     if (pieces == 1) {
       store_result(a.epilogue, sum, 0, tile + i);
     } else {
@@ -195,8 +208,9 @@ int64_t most_sums(const Ops::Limits& limits) {
 }  // namespace
 
 size_t sum_bytes(const Ops::Limits& limits) {
-  const int64_t sums = std::max({most_sums<DType::f32>(limits), most_sums<DType::f16>(limits),
-                                 most_sums<DType::bf16>(limits), most_sums<DType::i8>(limits)});
+  const int64_t sums =
+      std::max({most_sums<DType::f32>(limits), most_sums<DType::f16>(limits), most_sums<DType::bf16>(limits),
+                most_sums<DType::i8>(limits), most_sums<DType::i4>(limits)});
   return static_cast<size_t>(sums) * sizeof(float);
 }
 
@@ -205,7 +219,7 @@ void matvec_rows(const Product& product, const Tail& tail, const Workspace& work
   Arguments a{};
   a.weights = product.weight.data;
   a.row_bytes = m.unit_bytes();
-  if (m.dtype == DType::i8) a.scale_bytes = a.row_bytes - (m.outputs + 63) / 64 * 64;
+  a.scale_bytes = row_scale_bytes(m);
   a.x = product.x.f32();
   a.inputs = static_cast<int>(m.inputs);
   a.outputs = static_cast<int>(m.outputs);
@@ -221,8 +235,10 @@ void matvec_rows(const Product& product, const Tail& tail, const Workspace& work
       return launch_rows<DType::f16>(a, stream);
     case DType::bf16:
       return launch_rows<DType::bf16>(a, stream);
-    default:
+    case DType::i8:
       return launch_rows<DType::i8>(a, stream);
+    default:
+      return launch_rows<DType::i4>(a, stream);
   }
 }
 

@@ -147,8 +147,8 @@ __device__ inline void low_rank_dots(const RecurrenceArguments<Version>& a,
     const int first = begin / rows * rows, of_piece = rows * (32 / w.lanes);
     const int pieces = (end - first + of_piece - 1) / of_piece;
     for (; piece < pieces; piece += warps) {
-      row_dots_of_warp<rows>(w, a.low_rank[p].x, first + piece * of_piece, begin, end,
-                             [&](int row, float dot) { dots[p][row - begin] = dot; });
+      row_dots_of_warp<Weights::floats, rows>(w, a.low_rank[p].x, first + piece * of_piece, begin, end,
+                                              [&](int row, float dot) { dots[p][row - begin] = dot; });
     }
     piece -= pieces;
   }

@@ -38,10 +38,8 @@ inline WeightRows weight_rows(const Tensor& weight) {
   w.outputs = static_cast<int>(m.outputs);
   w.type = m.dtype;
   w.block_bytes = m.unit_bytes();
-  // A row of int8 has a scale of two bytes for every 32 weights.
-  w.row_bytes = w.block_bytes / block_outputs;
-  if (m.dtype == DType::i8) w.row_bytes = w.row_bytes * 16 / 17;
-  w.chunks = static_cast<int>((m.inputs * static_cast<int64_t>(size_of(m.dtype)) + 15) / 16);
+  w.row_bytes = block_row(m).weights;
+  w.chunks = static_cast<int>((bytes_of(m.dtype, m.inputs) + 15) / 16);
   w.lanes = 4;
   while (w.lanes < std::min(w.chunks, 32)) w.lanes *= 2;
   return w;
@@ -49,7 +47,7 @@ inline WeightRows weight_rows(const Tensor& weight) {
 
 /// Elements `first` and on of a vector; zero for those that it lacks. `aligned`: the vector is, to 16 bytes.
 template <int count>
-__device__ inline void load_inputs(const float* x, int first, int inputs, bool aligned, float (&out)[count]) {
+__device__ inline void load_inputs(const float* x, int first, int inputs, bool aligned, float* out) {
   if (aligned && first + count <= inputs) {
 #pragma unroll
     for (int i = 0; i < count; i += 4) {
@@ -65,32 +63,36 @@ __device__ inline void load_inputs(const float* x, int first, int inputs, bool a
   }
 }
 
-/// One chunk of a row. `scales`: the bf16 scales of this and the next chunks, of int8.
+/// One chunk of a row. `scales`: the bf16 scales of this and the next chunks, of integers.
 template <DType type>
 __device__ inline float add_chunk(float sum, uint4 chunk, unsigned scales, bool upper_scale,
                                   const float (&x)[chunk_weights<type>]) {
   float weights[chunk_weights<type>];
   widen<type>(chunk, weights);
-  float part = type == DType::i8 ? 0.0f : sum;
+  float part = has_scales<type> ? 0.0f : sum;
 #pragma unroll
   for (int i = 0; i < chunk_weights<type>; i++) part = fmaf(weights[i], x[i], part);
-  if constexpr (type != DType::i8) return part;
+  if constexpr (!has_scales<type>) return part;
   return fmaf(upper_scale ? high_bf16(scales) : low_bf16(scales), part, sum);
 }
 
-/// This lane's part of the dot products of rows `first` to first + rows - 1, which lie in one block of 16, as
-/// far as they are in [begin, end); `rows` is 1, 2, 4 or 8.
+/// Adds this lane's part of the dot products of rows `first` to first + rows - 1, which lie in one block of
+/// 16, as far as they are in [begin, end), to sums that are zero; `rows` is 1, 2, 4 or 8.
+///
+/// Neighbouring lanes' inputs for int4 lie 128 bytes apart, all in the same banks. So every other lane takes
+/// the second half of its chunks first, and what they read lies 64 or 192 bytes apart.
 template <DType type, int rows>
 __device__ inline void add_rows(const WeightRows& w, const float* x, int first, int begin, int end,
                                 float (&sums)[rows]) {
-  constexpr int steps = 8 / rows;
+  constexpr int steps = 8 / rows, sharing = scale_word_chunks<type>;
+  constexpr int parts = type == DType::i4 ? 2 : 1, part_weights = chunk_weights<type> / parts;
   const int lane = static_cast<int>(threadIdx.x) % 32, own = lane % w.lanes;
-  const bool aligned = aligned16(x);
+  const bool aligned = aligned16(x), swapped = parts > 1 && lane % 2 != 0;
   const std::byte* block = w.data + first / block_outputs * w.block_bytes;
   const int in_block = first % static_cast<int>(block_outputs);
   const std::byte* weights = block + in_block * w.row_bytes;
-  // Four lanes share a word with two scales; the first of them loads it.
-  const int64_t scale_bytes = w.row_bytes / 16;
+  // `sharing` lanes share a word with two scales; the first of them loads it.
+  const int64_t scale_bytes = w.row_bytes / (16 * sharing) * 4;
   const std::byte* scales = block + block_outputs * w.row_bytes + in_block * scale_bytes;
   for (int base = 0; base < w.chunks; base += w.lanes * steps) {
     uint4 chunk[steps][rows];
@@ -104,8 +106,8 @@ __device__ inline void add_rows(const WeightRows& w, const float* x, int first, 
         chunk[s][r] = make_uint4(0, 0, 0, 0);
         if (there) chunk[s][r] = __ldcs(reinterpret_cast<const uint4*>(weights + r * w.row_bytes) + c);
         scale[s][r] = 0;
-        if (type == DType::i8 && there && c % 4 == 0)
-          scale[s][r] = __ldcs(reinterpret_cast<const unsigned*>(scales + r * scale_bytes) + c / 4);
+        if (has_scales<type> && there && c % sharing == 0)
+          scale[s][r] = __ldcs(reinterpret_cast<const unsigned*>(scales + r * scale_bytes) + c / sharing);
       }
     }
 #pragma unroll
@@ -113,28 +115,36 @@ __device__ inline void add_rows(const WeightRows& w, const float* x, int first, 
       const int c = base + s * w.lanes + own;
       if (base + s * w.lanes >= w.chunks) break;  // for all lanes
       float in[chunk_weights<type>];
-      load_inputs(x, c * chunk_weights<type>, w.inputs, aligned, in);
+#pragma unroll
+      for (int p = 0; p < parts; p++) {
+        const int part = swapped ? parts - 1 - p : p;
+        load_inputs<part_weights>(x, c * chunk_weights<type> + part * part_weights, w.inputs, aligned,
+                                  in + p * part_weights);
+      }
 #pragma unroll
       for (int r = 0; r < rows; r++) {
-        if (type == DType::i8) scale[s][r] = __shfl_sync(0xffffffffu, scale[s][r], lane & ~3);
-        sums[r] = add_chunk<type>(sums[r], chunk[s][r], scale[s][r], (lane & 2) != 0, in);
+        const uint4 v = chunk[s][r];
+        if (swapped) chunk[s][r] = make_uint4(v.z, v.w, v.x, v.y);
+        if (has_scales<type>) scale[s][r] = __shfl_sync(0xffffffffu, scale[s][r], lane & ~(sharing - 1));
+        sums[r] = add_chunk<type>(sums[r], chunk[s][r], scale[s][r], (lane & sharing / 2) != 0, in);
       }
     }
   }
+  for (float& sum : sums) sum *= 1 / weight_unit<type>;
 }
 
-template <int rows>
+/// The types of a kernel's matrices: integers take many registers.
+enum class Weights { floats, all };
+
+template <Weights weights, int rows>
 __device__ inline void add_rows(const WeightRows& w, const float* x, int first, int begin, int end,
                                 float (&sums)[rows]) {
-  switch (w.type) {
-    case DType::f32:
-      return add_rows<DType::f32, rows>(w, x, first, begin, end, sums);
-    case DType::f16:
-      return add_rows<DType::f16, rows>(w, x, first, begin, end, sums);
-    case DType::bf16:
-      return add_rows<DType::bf16, rows>(w, x, first, begin, end, sums);
-    default:
-      return add_rows<DType::i8, rows>(w, x, first, begin, end, sums);
+  if (w.type == DType::f32) return add_rows<DType::f32, rows>(w, x, first, begin, end, sums);
+  if (w.type == DType::f16) return add_rows<DType::f16, rows>(w, x, first, begin, end, sums);
+  if (w.type == DType::bf16) return add_rows<DType::bf16, rows>(w, x, first, begin, end, sums);
+  if constexpr (weights == Weights::all) {
+    if (w.type == DType::i8) return add_rows<DType::i8, rows>(w, x, first, begin, end, sums);
+    if (w.type == DType::i4) return add_rows<DType::i4, rows>(w, x, first, begin, end, sums);
   }
 }
 
@@ -146,14 +156,14 @@ inline int rows_of_block(const WeightRows& w, int warps) {
 
 /// One warp's dot products of the rows from `at` on, a multiple of `rows`, as far as they are in [begin,
 /// end): for each, done(row, dot product) is called by one lane.
-template <int rows, class Done>
+template <Weights weights, int rows, class Done>
 __device__ inline void row_dots_of_warp(const WeightRows& w, const float* x, int at, int begin, int end,
                                         Done done) {
   static_assert(rows == 1 || rows == 2 || rows == 4);
   const int lane = static_cast<int>(threadIdx.x) % 32, group = lane / w.lanes, own = lane % w.lanes;
   const int first = at + group * rows;
   float sums[rows] = {};
-  add_rows<rows>(w, x, first, begin, end, sums);
+  add_rows<weights, rows>(w, x, first, begin, end, sums);
   float result = 0;
 #pragma unroll
   for (int r = 0; r < rows; r++) {
@@ -173,7 +183,7 @@ __device__ inline void row_dots(const WeightRows& w, const float* x, int begin, 
   const int warps = static_cast<int>(blockDim.x) / 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int of_warp = rows * (32 / w.lanes);
   for (int at = begin / rows * rows + warp * of_warp; at < end; at += warps * of_warp)
-    row_dots_of_warp<rows>(w, x, at, begin, end, done);
+    row_dots_of_warp<Weights::all, rows>(w, x, at, begin, end, done);
 }
 
 }  // namespace rwkv::cuda

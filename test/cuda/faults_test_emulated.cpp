@@ -112,7 +112,7 @@ TEST_CASE("faults: too little memory says how much is there, and what to do") {
   Buffer some = device->allocate(60'000'000);
   CHECK(error_of([&] { device->allocate(50'000'000); }) ==
         "cuda:0: not enough memory: 50.0 MB are wanted and 40.0 MB are free; keep fewer layers on the device "
-        "(*N+), choose int8 (such as fp16i8), or close other programs there");
+        "(*N+), choose int8 or int4 (such as fp16i8), or close other programs there");
   CHECK(device->allocate(30'000'000).size() == 30'000'000);  // the next one is not affected
   emulator::fail_call(Operation::pinned_allocation, 1, cudaErrorMemoryAllocation);
   CHECK(

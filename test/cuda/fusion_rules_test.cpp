@@ -36,9 +36,9 @@ class Stage {
     auto m = [&] { return matrix(tokens); };
     return {m(), m(), m(), m(), m(), m(), m(), m(), vector(), vector(), vector(), norm(), state(), m()};
   }
-  Product product(const Tensor& out, Layout layout = Layout::cuda_blocks) {
+  Product product(const Tensor& out, Layout layout = Layout::cuda_blocks, DType dtype = DType::f16) {
     int64_t outputs = out.cols();
-    PackedMatrix packed({layout, DType::f16, outputs, rank}, random_.normals(outputs * rank, 0.3));
+    PackedMatrix packed({layout, dtype, outputs, rank}, random_.normals(outputs * rank, 0.3));
     matrices_.push_back(std::make_unique<DeviceMatrix>(device_, packed));
     return {matrix(1, rank), *matrices_.back(), out, Epilogue::biased_sigmoid, vector(outputs)};
   }
@@ -109,6 +109,17 @@ TEST_CASE("fusion: inputs of a recurrence, some of them or all, with any functio
       s.matmul(products);
       s.ops.wkv7(w);
       return s.values(unwritten);
+    });
+  }
+}
+
+TEST_CASE("fusion: products of integers run in a launch of their own") {
+  for (DType dtype : {DType::i8, DType::i4}) {
+    check_as_separate([dtype](Stage& s) {
+      Wkv7 w = s.wkv7();
+      s.matmul({s.product(w.decay), s.product(w.a, Layout::cuda_blocks, dtype)});
+      s.ops.wkv7(w);
+      return s.values();
     });
   }
 }

@@ -48,8 +48,10 @@ TEST_CASE("operators of a token in one launch give the bits of separate launches
     Separately separately(*ops);
     for (Version version : versions) {
       constexpr DType types[] = {DType::f32, DType::f16, DType::bf16};
+      constexpr Quantization quantizations[] = {Quantization::int8, Quantization::none, Quantization::int4,
+                                                Quantization::none};
       DType type = types[turn % 3];
-      auto quantization = turn++ % 2 == 0 ? Quantization::int8 : Quantization::none;
+      Quantization quantization = quantizations[turn++ % 4];
       CAPTURE(static_cast<int>(version));
       CAPTURE(name_of(type));
       CAPTURE(static_cast<int>(quantization));

@@ -17,8 +17,8 @@ namespace {
 /// A model that decodes tokens, plainly or as repeated work.
 class Decoder {
  public:
-  Decoder(Device& device, Ops& ops, Version version)
-      : ops_(ops), model_(device, version, DType::f16, Quantization::int8, 2) {}
+  Decoder(Device& device, Ops& ops, Version version, Quantization quantization = Quantization::int8)
+      : ops_(ops), model_(device, version, DType::f16, quantization, 2) {}
 
   [[nodiscard]] SmallModel::State make_state() const { return model_.make_state(); }
 
@@ -58,7 +58,8 @@ TEST_CASE("repeat: a record gives the bits of the work, which then is not called
     auto ops = device->make_ops();
     for (Version version : {Version::v4, Version::v6, Version::v7}) {
       CAPTURE(static_cast<int>(version));
-      Decoder decoder(*device, *ops, version);
+      auto quantization = version == Version::v6 ? Quantization::int4 : Quantization::int8;
+      Decoder decoder(*device, *ops, version, quantization);
       SmallModel::State plain = decoder.make_state(), repeated = decoder.make_state();
       int before = 0;
       for (int32_t token : tokens) {

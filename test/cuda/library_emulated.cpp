@@ -192,6 +192,7 @@ TEST_CASE("library: is not asked for anything else") {
     CHECK(asked({Layout::cuda_blocks, DType::f16, 20, 64}, 256));
     CHECK_FALSE(asked({Layout::cuda_blocks, DType::f16, 20, 64}, 255));
     CHECK_FALSE(asked({Layout::cuda_blocks, DType::i8, 20, 64}, 256));
+    CHECK_FALSE(asked({Layout::cuda_blocks, DType::i4, 20, 64}, 256));
     CHECK_FALSE(asked({Layout::cuda_blocks, DType::f32, 20, 64}, 256));
     CHECK_FALSE(asked({Layout::input_rows, DType::f16, 20, 64}, 256));
     CHECK_FALSE(asked({Layout::cuda_blocks, DType::f16, 0, 64}, 256));

@@ -68,7 +68,7 @@ class MatmulBench {
   cuda::Queue queue_{0};
 };
 
-bool is_half(DType dtype) { return dtype == DType::f16 || dtype == DType::i8; }
+bool is_half(DType dtype) { return dtype == DType::f16 || is_quantized(dtype); }
 
 /// What is multiplied for a token's inputs.
 std::vector<double> operand(const ProductCase& c, int64_t token, bool two_parts) {
@@ -97,7 +97,7 @@ std::vector<double> operand(const ProductCase& c, int64_t token, bool two_parts)
 Estimate dot_of(const std::vector<double>& x, Floats weights, DType dtype) {
   double value = 0, magnitude = 0;
   for (size_t i = 0; i < x.size(); i++) {
-    const double product = x[i] * (dtype == DType::i8 ? to_float(to_half(weights[i])) : weights[i]);
+    const double product = x[i] * (is_quantized(dtype) ? to_float(to_half(weights[i])) : weights[i]);
     value += product;
     magnitude += std::abs(product);
   }
@@ -176,7 +176,7 @@ TEST_CASE("matmul of a chunk: epilogues, in each tile") {
     const MatmulBench bench;
     int64_t seed = 100;
     for (const Epilogue epilogue : epilogues) {
-      ProductCase c({layouts[seed % 2], weight_types[seed % 4], 37, 70}, epilogue, 19, seed);
+      ProductCase c({layouts[seed % 2], weight_type(seed), 37, 70}, epilogue, 19, seed);
       seed++;
       c.x[0] = NAN;  // goes through all of them
       check_tiles(bench, c);
@@ -209,8 +209,7 @@ TEST_CASE("matmul of a chunk: more products than one launch takes, with shared i
     std::vector<std::unique_ptr<OnDevice>> on_device;
     std::vector<Product> products;
     for (int64_t i = 0; i < 19; i++) {
-      const MatrixLayout layout{layouts[i / 3 % 2], weight_types[i % 4], 10 + 7 * i,
-                                i % 5 == 0 ? 90 : 40 + i};
+      const MatrixLayout layout{layouts[i / 3 % 2], weight_type(i), 10 + 7 * i, i % 5 == 0 ? 90 : 40 + i};
       cases.emplace_back(layout, epilogues[i % 11], 20, i);
       on_device.push_back(std::make_unique<OnDevice>(bench.device(), cases.back(), Range{0, 20}));
       products.push_back(on_device.back()->product());
@@ -324,11 +323,12 @@ TEST_CASE("matmul of a chunk: infinities and NaN stay with their token") {
   });
 }
 
-TEST_CASE("matmul of a chunk: int8 weights are rounded to fp16") {
+TEST_CASE("matmul of a chunk: int8 and int4 weights are rounded to fp16") {
   on_device(4, [] {
     const MatmulBench bench;
-    for (const Layout layout : layouts) {
-      ProductCase c({layout, DType::i8, 40, 70}, Epilogue::none, 3, 1);
+    for_all_weights([&](Layout layout, DType dtype) {
+      if (!is_quantized(dtype)) return;
+      ProductCase c({layout, dtype, 40, 70}, Epilogue::none, 3, 1);
       std::vector<float> values(40 * 70);
       Random random(7);
       // Normal and subnormal numbers of fp16 and what is below, in groups of their own.
@@ -336,9 +336,12 @@ TEST_CASE("matmul of a chunk: int8 weights are rounded to fp16") {
         values[i] = std::ldexp(random.normal(), -static_cast<int>(i / 70 % 2 + i % 70 / 32 * 2) * 9);
       c.weight = PackedMatrix(c.layout, values);
       check_tiles(bench, c);
-      c.weight = PackedMatrix(c.layout, std::vector<float>(40 * 70, -65504));
-      check_tiles(bench, c);
-    }
+      // What int4 has as padding is beyond fp16 where the largest number is not on its first level.
+      for (const float largest : {-65504.0f, 65504.0f}) {
+        c.weight = PackedMatrix(c.layout, std::vector<float>(40 * 70, largest));
+        check_tiles(bench, c);
+      }
+    });
   });
 }
 

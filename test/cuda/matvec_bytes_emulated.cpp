@@ -11,8 +11,8 @@ namespace {
 /// Bytes of weights and scales that a product needs, padding aside.
 double needed_bytes(const ProductCase& c) {
   const MatrixLayout& m = c.layout;
-  const auto element = static_cast<double>(size_of(m.dtype));
-  const double of_scales = m.dtype == DType::i8 ? 2.0 / scale_group : 0;
+  const double element = static_cast<double>(bits_of(m.dtype)) / 8;
+  const double of_scales = is_quantized(m.dtype) ? 2.0 / scale_group : 0;
   auto rows = static_cast<double>(m.outputs), width = static_cast<double>(m.inputs);
   if (m.layout == Layout::input_rows) {
     rows = static_cast<double>(std::ranges::count_if(c.x, [](float x) { return x != 0; }));

@@ -68,7 +68,10 @@ TEST_CASE("matvec: products of one call have the bits that they have alone") {
     DType dtype;
     int64_t outputs, inputs;
   };
-  for (Many many : {Many{DType::f32, 8200, 70}, {DType::i8, 4100, 270}, {DType::f16, 4100, 140}}) {
+  for (Many many : {Many{DType::f32, 8200, 70},
+                    {DType::i8, 4100, 270},
+                    {DType::i4, 4100, 530},
+                    {DType::f16, 4100, 140}}) {
     cases.clear();
     add(many.dtype, many.outputs, many.inputs);
     add(DType::f16, 23, 1100);
@@ -76,9 +79,11 @@ TEST_CASE("matvec: products of one call have the bits that they have alone") {
     add(DType::i8, 49, 2200);
     add(DType::f32, 7, 550);
     add(DType::i8, 100, 64);
-    for (int i = 0; i < 5; i++) add(weight_types[i % 4], 20 + i, 33);
+    add(DType::i4, 49, 4300);
+    for (int i = 0; i < 6; i++) add(weight_type(i), 20 + i, 33);
     cases.push_back(one_token(Layout::input_rows, DType::f16, 30, 300, Epilogue::add, seed++));
     cases.push_back(one_token(Layout::input_rows, DType::i8, 70, 40, Epilogue::none, seed++));
+    cases.push_back(one_token(Layout::input_rows, DType::i4, 70, 40, Epilogue::none, seed++));
     on_device(4, [&] {
       const MatvecBench bench;
       std::vector<std::unique_ptr<OnDevice>> on_device;
@@ -291,14 +296,13 @@ TEST_CASE("matvec: a norm or token shift as the tail has the bits of one that fo
     int64_t seed = 500;
     for (Layout layout : layouts) {
       for (Shape s : {Shape{1, 5}, {65, 600}, {1500, 300}}) {
-        const DType dtype = weight_types[seed % 4];
+        const DType dtype = weight_type(seed);
         check_tail(bench, {one_token(layout, dtype, s.outputs, s.inputs, Epilogue::add, seed++)});
       }
     }
     std::vector<ProductCase> many;  // the tail's x is of the first of two launches
     for (int i = 0; i < 9; i++)
-      many.push_back(
-          one_token(Layout::cuda_blocks, weight_types[i % 4], 90, 50, Epilogue::gated_add, seed++));
+      many.push_back(one_token(Layout::cuda_blocks, weight_type(i), 90, 50, Epilogue::gated_add, seed++));
     check_tail(bench, many);
     many.erase(many.begin() + 1, many.end());
     many.push_back(one_token(Layout::input_rows, DType::f16, 40, 300, Epilogue::none, seed++));

@@ -87,7 +87,7 @@ TEST_CASE_FIXTURE(Fixture,
   for (Version version : all_versions) {
     CAPTURE(name_of(version));
     write(version);
-    for (const char* strategy : {"cuda fp16", "cuda fp16i8", "cuda fp16 *0+"}) {
+    for (const char* strategy : {"cuda fp16", "cuda fp16i8", "cuda fp16i4", "cuda fp16 *0+"}) {
       CAPTURE(strategy);
       emulator::configure(settings());
       auto model = load(strategy);
@@ -106,7 +106,7 @@ TEST_CASE_FIXTURE(Fixture, "cost: a token reads every weight once, and not the r
   for (Version version : all_versions) {
     CAPTURE(name_of(version));
     write(version, {.layers = 2, .embd = 64, .ffn = 192, .vocab = vocab, .head = 16, .dtype = DType::f16});
-    for (const char* strategy : {"cuda fp32", "cuda fp16", "cuda fp16i8"}) {
+    for (const char* strategy : {"cuda fp32", "cuda fp16", "cuda fp16i8", "cuda fp16i4"}) {
       CAPTURE(strategy);
       emulator::configure(settings());
       auto model = load(strategy);
@@ -202,7 +202,7 @@ TEST_CASE_FIXTURE(Fixture, "memory: a device holds what the plan says") {
     CAPTURE(name_of(version));
     write(version);
     for (const char* strategy :
-         {"cuda fp16i8", "cuda fp16 *2+", "cuda fp16 *4+", "cuda fp32 *2 -> cpu fp32"}) {
+         {"cuda fp16i8", "cuda fp16i4", "cuda fp16 *2+", "cuda fp16 *4+", "cuda fp32 *2 -> cpu fp32"}) {
       CAPTURE(strategy);
       emulator::configure(settings());
       auto model = load(strategy);
@@ -249,12 +249,12 @@ TEST_CASE_FIXTURE(Fixture,
 
 TEST_CASE_FIXTURE(Fixture, "auto: everything on the device when it fits, else what is fastest") {
   write(Version::v7, {.layers = 12, .embd = 64, .ffn = 256, .vocab = vocab, .head = 16, .dtype = DType::f16});
-  auto choose = [&](size_t memory, int count, const Rates& rates) {
+  auto choose = [&](size_t memory, int count, const Rates& rates, const char* file = "cpu fp16") {
     emulator::Settings s = settings();
     s.device_memory = memory;
     s.devices = count;
     emulator::configure(s);
-    auto cpu = load("cpu fp16");
+    auto cpu = load(file);
     std::vector<std::unique_ptr<Device>> devices;
     devices.push_back(cpu::open(1));
     for (int i = 0; i < count; i++) devices.push_back(cuda::open(i));
@@ -270,6 +270,14 @@ TEST_CASE_FIXTURE(Fixture, "auto: everything on the device when it fits, else wh
   size_t too_small = needed("cuda fp16i8") - 100000;
   CHECK(choose(too_small, 1, fast_link).ends_with("+"));
   CHECK(choose(too_small, 1, slow_link).find(" -> cpu fp16i8") != std::string::npos);
+  // What is int4 stays int4, and nothing else becomes it, even where it would fit.
+  CHECK(choose(64 << 20, 0, fast_link, "cpu fp32i4") == "cpu fp32i4");
+  CHECK(choose(64 << 20, 1, fast_link, "cpu fp32i4") == "cuda fp16i4");
+  CHECK(choose(64 << 20, 1, fast_link, "cpu bf16i4") == "cuda bf16i4");
+  CHECK(choose(needed("cuda fp16i4") + 100000, 1, slow_link).find("i4") == std::string::npos);
+  too_small = needed("cuda fp16i4") - 100000;
+  CHECK(choose(too_small, 1, fast_link, "cpu fp16i4").ends_with("+"));
+  CHECK(choose(too_small, 1, slow_link, "cpu fp16i4").find(" -> cpu fp16i4") != std::string::npos);
 }
 
 TEST_CASE_FIXTURE(Fixture, "executor: with CUDA, too, a pass allocates nothing") {

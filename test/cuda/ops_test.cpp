@@ -14,7 +14,6 @@ namespace rwkv::test {
 namespace {
 
 constexpr Layout layouts[] = {Layout::cuda_blocks, Layout::input_rows};
-constexpr DType types[] = {DType::f32, DType::f16, DType::bf16, DType::i8};
 
 Implementation implementation() {
   std::vector<std::unique_ptr<Device>> devices;
@@ -34,7 +33,7 @@ void in_run(int index, const std::function<void()>& test) {
 void for_matrices(const std::function<void(Layout, DType)>& test) {
   int index = 0;
   for (Layout layout : layouts) {
-    for (DType dtype : types) {
+    for (DType dtype : weight_types) {
       in_run(index++, [&] { test(layout, dtype); });
     }
   }

@@ -80,7 +80,6 @@ TEST_CASE("strategy: every device and precision") {
     CAPTURE(name.text);
     Segment cpu{DeviceKind::cpu, 0, name.type, name.quantization, std::nullopt, false};
     CHECK(Strategy::parse("cpu " + name.text).segments == std::vector{cpu});
-    if (name.quantization == Quantization::int4) continue;
     Segment cuda{DeviceKind::cuda, 63, name.type, name.quantization, 7, true};
     CHECK(Strategy::parse("cuda:63 " + name.text + " *7+").segments == std::vector{cuda});
     CHECK(precision_name(name.type, name.quantization) == name.text);
@@ -107,7 +106,6 @@ TEST_CASE("strategy: what is wrong is said, with examples of what is right") {
                          {"cuda", "a precision is missing after the device"},
                          {"cpu", "a precision is missing after the device"},
                          {"cuda fp64", "'fp64' is no precision"},
-                         {"cpu fp16i4", "'fp16i4' is not supported"},
                          {"cpu fp16i3", "'fp16i3' is not supported"},
                          {"cpu bf16i88", "'bf16i88' is not supported"},
                          {"cpu FP16", "'FP16' is no precision"},

@@ -55,10 +55,12 @@ void check_matmul_extremes(const Implementation& implementation) {
         check_case(implementation,
                    with_values({layout, dtype, 50, 130}, tokens, of_weights, of_inputs, seed++));
       };
-      check(DType::i8, {-127, 127}, {-1, 1});
-      check(DType::i8, {-127, -127}, {1, 1e30f});
-      check(DType::i8, {-127e-30f, 3e-30f, 1e-31f}, {1e30f, -1, 1});
-      check(DType::i8, {0, -0.0f}, {1, -1, 1e38f});
+      for (DType dtype : {DType::i8, DType::i4}) {
+        check(dtype, {-127, 127}, {-1, 1});
+        check(dtype, {-127, -127}, {1, 1e30f});
+        check(dtype, {-127e-30f, 3e-30f, 1e-31f}, {1e30f, -1, 1});
+        check(dtype, {0, -0.0f}, {1, -1, 1e38f});
+      }
       check(DType::f16, {0x1p-24f, -0x1p-24f, 0x3ffp-24f, 0}, {1, -1, 1e4f});
       check(DType::f16, {65504, -65504, 0x1p-24f}, {1, 1e-3f, -1e-8f});
       check(DType::bf16, {1e-30f, 3e38f, -1e38f}, {1e-30f, -1e-38f, 0});

@@ -53,7 +53,7 @@ void check_matmul_of_several(const Implementation& implementation) {
         Shape shape = shapes[static_cast<size_t>(seed) % std::size(shapes)];
         Layout layout =
             implementation.layouts()[static_cast<size_t>(seed) / 3 % implementation.layouts().size()];
-        DType dtype = weight_types[seed % 4];
+        DType dtype = weight_type(seed);
         cases.emplace_back(MatrixLayout{layout, dtype, shape.outputs, shape.inputs}, epilogues[seed % 11],
                            tokens, seed);
       }

@@ -11,7 +11,9 @@ constexpr Epilogue epilogues[] = {
     Epilogue::none,       Epilogue::add,    Epilogue::gated_add,    Epilogue::tanh,
     Epilogue::sigmoid,    Epilogue::silu,   Epilogue::relu_squared, Epilogue::biased_sigmoid,
     Epilogue::biased_mix, Epilogue::decay6, Epilogue::decay7};
-constexpr DType weight_types[] = {DType::f32, DType::f16, DType::bf16, DType::i8};
+constexpr DType weight_types[] = {DType::f32, DType::f16, DType::bf16, DType::i8, DType::i4};
+/// One after the other.
+inline DType weight_type(int64_t i) { return weight_types[static_cast<size_t>(i) % std::size(weight_types)]; }
 
 /// Everything about one product, on the host. Random: `seed` also chooses the places in the device's memory.
 struct ProductCase {
