@@ -220,7 +220,7 @@ bool prepare_integers(const float* x, int64_t count, int group, IntegerStep& ste
   for (int half = 0; half < 2; half++) store_integers(integers + half * 16, mul(inputs[half], inverse));
   for (int32_t i : integers) total += i;
   for (int line = 0; line < 8; line++) arrange_inputs(integers + line * 4, step.inputs[group * 8 + line]);
-  step.scale[group] = highest / largest;
+  step.scale[group] = highest / (largest * integer_sum_unit);
   step.excess[group] = 128 * total;
   return true;
 }

@@ -88,6 +88,11 @@ struct IntegerBlocks {
   }
 };
 
+template <class Format>
+constexpr float sum_unit = 1;
+template <DType type>
+constexpr float sum_unit<IntegerBlocks<type>> = integer_sum_unit;
+
 // The same with fp32 inputs.
 template <DType type>
 struct WidenedBlocks {
@@ -134,7 +139,8 @@ void multiply(const PreparedProduct& p, int64_t block) {
   }
   for (int b = 0; b < blocks; b++) {
     int64_t output = (block + b) * block_outputs;
-    finish(product, 0, output, std::min(block_outputs, m.outputs - output), sums[b]);
+    finish(product, 0, output, std::min(block_outputs, m.outputs - output),
+           mul(sums[b], set1(sum_unit<Format>)));
   }
 }
 

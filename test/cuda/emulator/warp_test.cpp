@@ -115,7 +115,7 @@ __global__ void intrinsics(int* out) {
   out[4] = static_cast<int>(__saturatef(-1.0f) + __saturatef(2.0f) + (__saturatef(NAN) == 0 ? 4 : 0));
   out[5] = max(3, -4) + min(3, -4);
   out[6] = static_cast<int>(fminf(1.5f, NAN) * 2 + fmaxf(0.5f, NAN) * 2);
-  out[7] = static_cast<int>(__byte_perm(0x33221100u, 0x77665544u, 0x7052u));
+  out[7] = static_cast<int>(__byte_perm(0x33221100u, 0x77665544u, 0x78d2u));  // of a nibble three bits count
   out[8] = static_cast<int>(rintf(2.5f) + exp2f(3.0f) + tanhf(0.0f) + logf(1.0f) + expf(0.0f));
 }
 
