@@ -27,7 +27,7 @@ inline Vec add_pairs(Vec sums, const std::byte* line, const std::byte* pair) {
 
 /// Sums of products of Operand::integers are in this unit: with it that of 32 integers does not overflow
 /// where their inputs are finite, though a scale of zero may follow, which makes zero of it.
-constexpr float integer_sum_unit = 0x1p12f;
+inline constexpr float integer_sum_unit = 0x1p12f;
 
 /// Inputs of a step as Operand::integers, arranged for add_products(), which has the excess too.
 struct alignas(64) IntegerStep {

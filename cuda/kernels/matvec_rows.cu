@@ -150,12 +150,10 @@ __device__ inline float sum_of(const float* numbers, int64_t stride, int count) 
 }
 
 template <DType type>
-constexpr int blocks_at_once = type == DType::i4   ? 2
-                               : type == DType::i8 ? 3
-                                                   : 4;
-
-template <DType type>
-__global__ void __launch_bounds__(norm_threads, blocks_at_once<type>) matvec_rows_kernel(const Arguments a) {
+__global__ void __launch_bounds__(norm_threads, type == DType::i4   ? 2
+                                                : type == DType::i8 ? 3
+                                                                    : 4)
+    matvec_rows_kernel(const Arguments a) {
   constexpr int width = tile_width<type>, chunk = chunk_weights<type>;
   SHARED_ARRAY(float, parts, warps* tile_room<type>);
   if (a.with_tail != 0 && blockIdx.x == 0 && blockIdx.y == 0) prefetch_tail(a.tail);
