@@ -69,13 +69,21 @@ ModelFile open_file(const ModelOptions& options, LoadOptions& load, ProgressLine
 
 }  // namespace
 
-void add_model_options(CLI::App& app, ModelOptions& options, bool text) {
+void add_model_options(CLI::App& app, ModelOptions& options, bool text,
+                       std::vector<std::string>* strategies) {
+  constexpr const char* about =
+      "Device and precision of each layer, such as 'cuda fp16i8 *20+' or 'cpu fp32i8 *2 -> cpu bf16', or "
+      "auto: "
+      "the fastest that fits (default: the file's)";
   app.add_option("MODEL", options.model, "A file made by rwkv-convert, or a .pth checkpoint")->required();
-  app.add_option("--strategy", options.strategy,
-                 "Device and precision of each layer, such as 'cuda fp16i8 *20+' or 'cpu fp32i8 *2 -> cpu "
-                 "bf16', or auto: "
-                 "the fastest that fits (default: the file's)")
-      ->check(not_empty());
+  if (strategies == nullptr) {
+    app.add_option("--strategy", options.strategy, about)->check(not_empty());
+  } else {
+    app.add_option("--strategy", *strategies, std::string(about) + "; several: each")
+        ->check(not_empty())
+        ->expected(1)
+        ->take_all();
+  }
   app.add_option("--chunk", options.chunk, "Tokens that go through a layer at once (default 256)")
       ->check(CLI::Range(1, 65536));
   app.add_option("--threads", options.threads, "Threads (default: one per physical core)")

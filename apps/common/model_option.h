@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
@@ -20,7 +21,9 @@ struct ModelOptions {
 };
 
 /// MODEL, --strategy (`auto` too), --threads, --chunk, --huge-pages; with `text`, --vocab too.
-void add_model_options(CLI::App& app, ModelOptions& options, bool text);
+/// With `strategies`, --strategy may be given several times and goes there.
+void add_model_options(CLI::App& app, ModelOptions& options, bool text,
+                       std::vector<std::string>* strategies = nullptr);
 
 /// Opens a converted file, or a .pth (converted into memory first), with progress. Prints which strategy
 /// `auto` stands for. NAME stands for NAME.pth too when only that exists.
