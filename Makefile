@@ -184,7 +184,7 @@ uninstall:
 
 # By name, so that a BUILD which holds other things keeps them.
 clean:
-	@rm -rf $(addprefix $(BUILD)/,core ops cpu cuda cuda-* tokenizer model apps tools test share tidy mutation *.a *.rwkv flags* sources* \
+	@rm -rf $(addprefix $(BUILD)/,core ops cpu cuda cuda-* tokenizer model apps tools test share tidy mutation *.a demo.rwkv flags* sources* \
 	  setup* sanitize-*)
 	@rmdir $(BUILD) 2>/dev/null || :
 
