@@ -46,10 +46,18 @@ void on_end(int signal) {
   raise(signal);
 }
 
-void set_handler(int signal, void (*handler)(int), struct sigaction* previous = nullptr) {
+void set_handler(int signal, void (*handler)(int)) {
   struct sigaction action = {};
   action.sa_handler = handler;
-  sigaction(signal, &action, previous);
+  sigaction(signal, &action, nullptr);
+}
+
+// A signal that was ignored stays so, as under nohup.
+void catch_ending_signals() {
+  for (size_t i = 0; i < ending_signals.size(); i++) {
+    sigaction(ending_signals[i], nullptr, &previous_actions[i]);
+    if (previous_actions[i].sa_handler != SIG_IGN) set_handler(ending_signals[i], on_end);
+  }
 }
 
 class TerminalReader final : public LineReader {
@@ -72,9 +80,7 @@ class TerminalReader final : public LineReader {
     el_set(editor_, EL_HIST, history, history_);
     el_set(editor_, EL_GETCFN, &TerminalReader::read_character);
     el_source(editor_, nullptr);
-    for (size_t i = 0; i < ending_signals.size(); i++) {
-      set_handler(ending_signals[i], on_end, &previous_actions[i]);
-    }
+    catch_ending_signals();
     set_handler(SIGWINCH, on_new_size);
   }
 

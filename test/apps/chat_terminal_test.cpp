@@ -276,6 +276,20 @@ TEST_CASE("a terminal is left as it was when the program is ended") {
   }
 }
 
+TEST_CASE("a signal that was ignored before the program stays so, and the terminal is not touched") {
+  Arguments ignoring = {"/bin/sh", "-c", "trap '' HUP QUIT; exec \"$0\" \"$@\""};
+  for (const std::string& word : chat_command()) ignoring.push_back(word);
+  Process chat(Process::Kind::terminal, ignoring, settings());
+  chat.read_until(bold_prompt);
+  termios editing = mode_of(chat.terminal());
+  for (int signal : {SIGHUP, SIGQUIT}) chat.signal(signal);
+  chat.write("/ex");
+  chat.read_until("/ex");
+  CHECK(same_mode(mode_of(chat.terminal()), editing));
+  chat.write("it\r");
+  CHECK(chat.wait() == 0);
+}
+
 TEST_CASE("another size of the terminal does not disturb the line") {
   Chat chat;
   chat.write("hel");

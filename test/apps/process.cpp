@@ -79,7 +79,9 @@ Process::Process(Kind kind, const Arguments& command, const Environment& environ
   }
   if (id_ < 0) throw system_error(command[0], "start", errno);
   if (id_ == 0) {
-    std::signal(SIGPIPE, SIG_DFL);
+    // Not what this program ignores, or whoever started it: a shell ignores SIGQUIT for what runs in the
+    // background.
+    for (int signal : {SIGPIPE, SIGHUP, SIGINT, SIGQUIT, SIGTERM}) std::signal(signal, SIG_DFL);
     if (kind == Kind::pipes) {
       dup2(to_child[0], STDIN_FILENO);
       dup2(from_child[1], STDOUT_FILENO);
