@@ -41,6 +41,7 @@ class Executor {
   }
 
   [[nodiscard]] const Model& model() const { return *model_; }
+  [[nodiscard]] const std::shared_ptr<const Model>& shared_model() const { return model_; }
   [[nodiscard]] int64_t chunk() const { return extent_.chunk; }
 
  private:

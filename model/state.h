@@ -50,6 +50,7 @@ struct Session {
   State state;
   std::vector<int32_t> tokens;
   std::vector<float> logits;  ///< empty, or n_vocab
+  std::string notes = {};     ///< what else a program wants to find again (model/text/conversation_notes.h)
 };
 
 /// Writes a state file (model/FORMAT.md). Throws Error.

@@ -21,6 +21,7 @@ namespace {
 
 constexpr const char* kind_key = "rwkv.kind";
 constexpr const char* state_kind = "state";
+constexpr const char* notes_key = "rwkv.conversation";
 
 // A state tensor and its name in the file.
 struct StatePart {
@@ -154,6 +155,7 @@ Session read_container(const MappedFile& file, const std::shared_ptr<const Model
                                values.size() * 4);
     }
   }
+  if (const std::string* notes = header.metadata_value(notes_key); notes != nullptr) result.notes = *notes;
   result.tokens = read_vector<int32_t>(header, file, "tokens", DType::i32);
   result.logits = read_vector<float>(header, file, "logits", DType::f32);
   used += (header.find("tokens") != nullptr ? 1 : 0) + (header.find("logits") != nullptr ? 1 : 0);
@@ -261,6 +263,7 @@ void save_session(const std::string& path, const Session& session) {
                        {"rwkv.source", model.file().source()},
                        {"rwkv.converter", std::string("rwkv ") + version}};
   for (auto& pair : config_metadata(model.config())) metadata.push_back(std::move(pair));
+  if (!session.notes.empty()) metadata.emplace_back(notes_key, session.notes);
   std::vector<OutputPart> parts;
   for (int64_t i = 0; i < model.config().n_layer; i++) {
     for (const StatePart& part : parts_of(session.state, i)) {

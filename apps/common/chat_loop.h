@@ -2,21 +2,26 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
+#include "apps/common/chat_settings.h"
 #include "apps/common/line_reader.h"
+#include "apps/common/reply_view.h"
 #include "model/text/conversation.h"
+#include "model/text/free_text.h"
 
 namespace rwkv::apps {
 
 constexpr const char* nothing_said = "!!! Error: please say something !!!";
 
-/// How replies are written.
-enum class ReplyStyle {
-  dialogue,  ///< on a terminal: after "Assistant:", an empty line before and after
-  bare,      ///< the text alone on its lines, without blanks in front
+struct ChatOptions {
+  ReplyStyle style = ReplyStyle::bare;
+  bool show_prompt = false;  ///< what the model is fed, on standard error
+  std::string session = {};  ///< state file to write after each turn; "": none
 };
 
 /// What /stats tells of the last turn.
@@ -28,31 +33,76 @@ struct TurnStats {
 
 class ChatLoop {
  public:
-  /// The conversation must outlive the loop.
-  ChatLoop(Conversation& conversation, std::shared_ptr<const Model> model, ReplyStyle style);
+  /// All of them must outlive the loop.
+  ChatLoop(Conversation& conversation, Executor& executor, const Tokenizer& tokenizer, ChatSettings settings,
+           ChatOptions options);
 
-  /// One message, which should be clean, and its reply on standard output. Throws Error.
+  /// One message and its reply on standard output. Throws Error.
   void answer(const std::string& message);
 
   /// Lines until the end or /exit. Errors are shown, and the next line is read. Returns their number.
   int64_t run(LineReader& lines);
 
  private:
-  bool handle(const std::string& line);
-  bool command(std::string_view name, const std::string& argument);
-  void load(const std::string& path);
-  void regenerate();
-  void reply(std::chrono::steady_clock::time_point start);
-  void show(std::string_view text);
-  void show_stats() const;
+  using Clock = std::chrono::steady_clock;
+
+  struct Command {
+    std::string_view name, argument, what;  // an argument in brackets may be left out
+    void (ChatLoop::*run)(const std::string& argument);
+  };
+  static std::span<const Command> commands();
+  static std::span<const Command> plus_commands();
+
+  // chat_loop.cpp
+  Input read_message(LineReader& lines, std::string& message);
+  void handle(const std::string& line);
+  void say(const std::string& message, const ChatSettings& settings);
+  void reply(Clock::time_point start);
+  [[nodiscard]] std::string as_message(const std::string& line) const;
+  void apply(const ChatSettings& settings);
+  void save_turn() const;
+  void show_timing() const;
+  [[nodiscard]] std::string prompt() const;
   void notice(std::string_view text) const;
   void complain(std::string_view text);
 
+  // chat_commands.cpp
+  bool slash_command(const std::string& line);
+  void retry(const std::string&);
+  void undo(const std::string& count);
+  void edit(const std::string& number_and_text);
+  void list_history(const std::string&);
+  void start_branch(const std::string& name);
+  void switch_branch(const std::string& name);
+  void list_branches(const std::string&);
+  void set(const std::string& name_and_value);
+  void reset(const std::string&);
+  void save(const std::string& path);
+  void load(const std::string& path);
+  void show_stats(const std::string&);
+  void help(const std::string&);
+  void exit(const std::string&);
+
+  // plus_commands.cpp
+  bool plus_command(const std::string& line);
+  void begin_prompt(const std::string& path);
+  void generate(const std::string& text);
+  void instruct(const std::string& text);
+  void ask_afresh(const std::string& text);
+  void ask_at_start(const std::string& text);
+  void generate_again(const std::string&);
+  void generate_more(const std::string&);
+  void begin_free_text(const Session& from, const std::string& text, std::vector<std::string> stop_texts);
+  void show_free_text(const std::function<Reply(const ShowText&)>& generate);
+
   Conversation* conversation_;
-  std::shared_ptr<const Model> model_;
-  ReplyStyle style_;
-  bool colour_, safe_;
-  bool at_start_ = true;  // of a reply: blanks are still left out
+  Executor* executor_;
+  const Tokenizer* tokenizer_;
+  ChatSettings settings_;
+  ChatOptions options_;
+  FreeText free_text_;
+  bool colour_;
+  bool leaving_ = false;
   int64_t failures_ = 0;
   TurnStats last_;
 };

@@ -23,18 +23,23 @@ class LineReader {
   LineReader& operator=(const LineReader&) = delete;
   virtual ~LineReader() = default;
 
-  /// Waits for the next line, without its newline. The last one needs no newline. Throws Error when standard
-  /// input cannot be read.
-  virtual Input read(std::string& line) = 0;
+  /// Waits for the next line, without its newline. The last one needs no newline. A terminal shows the prompt
+  /// in front. Throws Error when standard input cannot be read.
+  virtual Input read(std::string& line, const std::string& prompt) = 0;
 };
 
 /// Lines from standard input as they are.
 std::unique_ptr<LineReader> make_pipe_reader();
 
-/// Lines typed on a terminal, which must be both standard input and output. The prompt is shown in front, in
-/// bold with `colour`. A signal that ends or stops the program leaves the terminal as it was. There may be
-/// only one at a time.
-std::unique_ptr<LineReader> make_terminal_reader(const std::string& prompt, bool colour);
+struct TerminalOptions {
+  bool colour = false;       ///< prompts are bold
+  std::string history = {};  ///< file that keeps the lines typed; "": they are forgotten in the end
+};
+
+/// Lines typed on a terminal, which must be both standard input and output. Text that is pasted keeps its
+/// line breaks. A signal that ends or stops the program leaves the terminal as it was. There may be only one
+/// at a time.
+std::unique_ptr<LineReader> make_terminal_reader(const TerminalOptions& options);
 
 /// All of standard input. Throws Error when it cannot be read or is longer than `limit` bytes.
 std::string read_all_input(size_t limit = max_line_bytes);

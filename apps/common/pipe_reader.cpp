@@ -26,7 +26,7 @@ size_t read_input(char* to, size_t size) {
 
 class PipeReader final : public LineReader {
  public:
-  Input read(std::string& line) override {
+  Input read(std::string& line, const std::string& /*prompt*/) override {
     line.clear();
     bool too_long = false, any = false;
     while (true) {

@@ -9,23 +9,39 @@
 #include <clocale>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 
+#include "apps/common/history.h"
 #include "apps/common/interrupt.h"
 #include "apps/common/line_reader.h"
+#include "apps/common/replaced.h"
 #include "core/error.h"
 #include "tokenizer/utf8.h"
 
 namespace rwkv::apps {
 namespace {
 
-constexpr int history_lines = 1000;
 constexpr char prompt_escape = '\1';
+
+// What terminals put around pasted text when they are asked to.
+constexpr std::string_view paste_on = "\x1b[?2004h", paste_off = "\x1b[?2004l";
+constexpr std::string_view paste_begin = "\x1b[200~", paste_end = "\x1b[201~";
+// In the editor a pasted line break or tab is a character that can be seen and is not a key.
+constexpr char32_t newline_sign = 0x2424, tab_sign = 0x2409;
+constexpr std::string_view newline_sign_bytes = "\u2424", tab_sign_bytes = "\u2409";
 
 // What the handlers need.
 termios original_mode;
 std::atomic<bool> stop_wanted{false}, size_changed{false};
 constexpr std::array ending_signals = {SIGTERM, SIGHUP, SIGQUIT};
 std::array<struct sigaction, ending_signals.size()> previous_actions;
+bool asks_for_pastes = false;
+
+void ask_for_pastes(bool on) {
+  std::string_view sequence = on ? paste_on : paste_off;
+  ssize_t ignored = asks_for_pastes ? write(STDOUT_FILENO, sequence.data(), sequence.size()) : 0;
+  static_cast<void>(ignored);
+}
 
 void on_stop(int) {
   stop_wanted = true;
@@ -39,6 +55,7 @@ void on_new_size(int) {
 
 // The terminal as it was, then what the signal does otherwise.
 void on_end(int signal) {
+  ask_for_pastes(false);
   tcsetattr(STDIN_FILENO, TCSANOW, &original_mode);
   for (size_t i = 0; i < ending_signals.size(); i++) {
     if (ending_signals[i] == signal) sigaction(signal, &previous_actions[i], nullptr);
@@ -62,8 +79,7 @@ void catch_ending_signals() {
 
 class TerminalReader final : public LineReader {
  public:
-  TerminalReader(const std::string& prompt, bool colour)
-      : prompt_(colour ? "\1\x1b[1m\1" + prompt + "\1\x1b[0m\1 " : prompt + " ") {
+  explicit TerminalReader(const TerminalOptions& options) : options_(options) {
     tcgetattr(STDIN_FILENO, &original_mode);
     // The editor counts characters in the locale's encoding; models speak UTF-8.
     std::setlocale(LC_CTYPE, "C.UTF-8");
@@ -72,8 +88,12 @@ class TerminalReader final : public LineReader {
     if (editor_ == nullptr || history_ == nullptr)
       throw Error("the terminal cannot be set up for line editing");
     HistEvent event;
-    history(history_, &event, H_SETSIZE, history_lines);
+    history(history_, &event, H_SETSIZE, static_cast<int>(max_history_lines));
     history(history_, &event, H_SETUNIQUE, 1);
+    if (!options_.history.empty()) {
+      for (const std::string& line : load_history(options_.history))
+        history(history_, &event, H_ENTER, line.c_str());
+    }
     el_set(editor_, EL_CLIENTDATA, this);
     el_set(editor_, EL_PROMPT_ESC, &TerminalReader::prompt_of, prompt_escape);
     el_set(editor_, EL_EDITOR, "emacs");
@@ -82,9 +102,13 @@ class TerminalReader final : public LineReader {
     el_source(editor_, nullptr);
     catch_ending_signals();
     set_handler(SIGWINCH, on_new_size);
+    const char* kind = std::getenv("TERM");
+    asks_for_pastes = kind != nullptr && *kind != '\0' && std::string_view(kind) != "dumb";
+    ask_for_pastes(true);
   }
 
   ~TerminalReader() override {
+    ask_for_pastes(false);
     for (size_t i = 0; i < ending_signals.size(); i++) {
       sigaction(ending_signals[i], &previous_actions[i], nullptr);
     }
@@ -93,8 +117,9 @@ class TerminalReader final : public LineReader {
     el_end(editor_);
   }
 
-  Input read(std::string& line) override {
+  Input read(std::string& line, const std::string& prompt) override {
     int length = 0;
+    prompt_ = options_.colour ? "\1\x1b[1m\1" + prompt + "\1\x1b[0m\1 " : prompt + " ";
     set_handler(SIGTSTP, on_stop);
     el_set(editor_, EL_PREP_TERM, 1);  // before the prompt is seen: what is typed then is echoed once
     const char* text = el_gets(editor_, &length);
@@ -105,17 +130,25 @@ class TerminalReader final : public LineReader {
       return Input::interrupted;
     }
     line.assign(text, static_cast<size_t>(length));
-    HistEvent event;
-    if (line.find_first_not_of(" \t\n") != std::string::npos)
-      history(history_, &event, H_ENTER, line.c_str());
     if (line.ends_with('\n')) line.pop_back();
     std::replace(line.begin(), line.end(), '\r', '\n');  // Ctrl-V Enter
+    remember(line);
+    line = replaced(replaced(line, newline_sign_bytes, "\n"), tab_sign_bytes, "\t");
     if (line.size() <= max_line_bytes) return Input::line;
     line.clear();
     return Input::too_long;
   }
 
  private:
+  // A line of the history is one line on the screen.
+  void remember(const std::string& typed) {
+    if (typed.find_first_not_of(" \t\n") == std::string::npos) return;
+    std::string line = replaced(typed, "\n", newline_sign_bytes);
+    HistEvent event;
+    history(history_, &event, H_ENTER, line.c_str());
+    if (!options_.history.empty()) append_history(options_.history, line);
+  }
+
   static TerminalReader& self(EditLine* editor) {
     void* data = nullptr;
     el_get(editor, EL_CLIENTDATA, &data);
@@ -128,11 +161,11 @@ class TerminalReader final : public LineReader {
   static int read_character(EditLine* editor, wchar_t* character) {
     TerminalReader& reader = self(editor);
     while (true) {
-      if (!reader.pending_.empty()) {
+      if (!reader.pending_.empty() && !reader.take_paste_mark()) {
         Utf8Char c = read_utf8(reader.pending_);
         if (c.kind != Utf8Char::Kind::incomplete) {
           reader.pending_.erase(0, c.length);
-          *character = static_cast<wchar_t>(c.code);
+          *character = static_cast<wchar_t>(reader.pasting_ ? pasted(c.code) : c.code);
           return 1;
         }
       }
@@ -148,11 +181,29 @@ class TerminalReader final : public LineReader {
     }
   }
 
+  // True when what came is the mark around pasted text, which is taken, or may become it.
+  bool take_paste_mark() {
+    std::string_view mark = pasting_ ? paste_end : paste_begin;
+    if (pending_ == mark) {
+      pending_.clear();
+      pasting_ = !pasting_;
+      return true;
+    }
+    return asks_for_pastes && mark.starts_with(pending_);
+  }
+
+  static char32_t pasted(char32_t code) {
+    if (code == '\r' || code == '\n') return newline_sign;
+    if (code == '\t') return tab_sign;
+    return code < 0x20 || code == 0x7f ? U' ' : code;
+  }
+
   // False when interrupted.
   bool wait() {
     while (!wait_for_input(STDIN_FILENO)) {
       if (interrupted()) {
         pending_.clear();
+        pasting_ = false;
         return false;
       }
       if (size_changed.exchange(false)) el_resize(editor_);
@@ -163,24 +214,28 @@ class TerminalReader final : public LineReader {
 
   // Ctrl-Z: the terminal goes back to the shell as it was, and is taken again afterwards.
   void stop() {
+    ask_for_pastes(false);
     el_set(editor_, EL_PREP_TERM, 0);
     std::signal(SIGTSTP, SIG_DFL);
     raise(SIGTSTP);
     set_handler(SIGTSTP, on_stop);
     el_set(editor_, EL_PREP_TERM, 1);
+    ask_for_pastes(true);
     el_set(editor_, EL_REFRESH);
   }
 
+  TerminalOptions options_;
   std::string prompt_;
   EditLine* editor_ = nullptr;
   History* history_ = nullptr;
-  std::string pending_;  // bytes of a character that is not whole
+  std::string pending_;  // bytes of a character that is not whole, or of a mark
+  bool pasting_ = false;
 };
 
 }  // namespace
 
-std::unique_ptr<LineReader> make_terminal_reader(const std::string& prompt, bool colour) {
-  return std::make_unique<TerminalReader>(prompt, colour);
+std::unique_ptr<LineReader> make_terminal_reader(const TerminalOptions& options) {
+  return std::make_unique<TerminalReader>(options);
 }
 
 }  // namespace rwkv::apps

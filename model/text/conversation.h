@@ -1,49 +1,67 @@
-// A chat: messages and replies in the form that RWKV models are trained for,
+// A chat: messages and replies in a form that a model is trained for (prompt_template.h), and every place in
+// it to go back to.
 //
-//     User: MESSAGE\n\nAssistant: REPLY\n\n
+// A reply ends before the empty line behind it, so the session between two turns is that of the text shown;
+// the empty line is fed with the next message. Thinking is taken out: after a reply that began with a
+// `<think>` block the session is as if the model had answered at once.
 //
-// A reply ends before the blank line, so the session between two turns is that of the text shown; the blank
-// line is fed with the next message.
+// The state of an RNN is small, so the places before each message and each reply are kept as bookmarks:
+// going back is a copy, nothing is read again. When they take more than `bookmark_bytes`, the oldest are
+// forgotten; going back there reads the tokens from the nearest one before it.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "model/executor.h"
 #include "model/state.h"
+#include "model/text/conversation_notes.h"
 #include "model/text/generate.h"
+#include "model/text/prompt_template.h"
+#include "model/text/think.h"
 #include "tokenizer/tokenizer.h"
 
 namespace rwkv {
 
-/// What a model without a trained state should have read before the first message, so that it knows its part.
-constexpr std::string_view first_message = "hi";
-constexpr std::string_view first_reply =
-    "Hi. I am your assistant and I will provide expert full response in full details. Please feel free to "
-    "ask any question and I will always answer it.";
+struct ConversationOptions {
+  PromptTemplate form;
+  Think think = Think::off;  ///< heeded where the template thinks
+  SamplerOptions sampling;
+  int64_t max_tokens = 4096;  ///< of a reply, thinking included
+  uint64_t bookmark_bytes = uint64_t{1} << 30;
+  bool from_nothing = true;  ///< of a start without notes: it did not begin from a trained state
+};
 
-/// The two as text, with the blank line at the end.
-std::string first_exchange();
+constexpr const char* main_branch = "main";
 
-/// A message as models know them: CR LF becomes LF, blanks at both ends go (those of Unicode too), and so do
-/// empty lines, which would end the message.
-std::string clean_message(std::string_view text);
-
-/// The options of a conversation's replies: they end at an empty line.
-GenerateOptions conversation_options(int64_t max_tokens);
+struct TurnReply {
+  ReplyEnd end = ReplyEnd::limit;
+  int64_t tokens = 0;
+  bool taken_back = false;  ///< it ended within the thinking: the conversation is as before the message
+};
 
 /// Asked between the chunks of a text and after the last: tokens done, tokens in all. True ends the work.
 using Reading = std::function<bool(int64_t done, int64_t total)>;
+
+/// The session in front of the first message: end of text where the template wants it, `system` when it is
+/// not empty, and the template's start. Throws Error. The session is of little use when `reading` ended the
+/// work.
+Session start_session(Executor& executor, const Tokenizer& tokenizer, const PromptTemplate& form,
+                      std::string_view system, const Reading& reading = {});
 
 class Conversation {
  public:
   /// Begins from `start`, to which restart() goes back. Executor and tokenizer must outlive the conversation.
   /// Throws Error as Generator does.
-  Conversation(Executor& executor, const Tokenizer& tokenizer, Session start, SamplerOptions sampling,
-               GenerateOptions options);
+  Conversation(Executor& executor, const Tokenizer& tokenizer, Session start, ConversationOptions options);
+
+  /// What is fed for a message, and for the beginning of its reply.
+  [[nodiscard]] std::string prompt_of(std::string_view message) const;
 
   /// Reads a message, which should be clean, up to where the reply begins. Returns the number of tokens read,
   /// or 0 when `reading` ended it: then, and when an Error is thrown, the conversation is as it was before.
@@ -51,38 +69,71 @@ class Conversation {
 
   /// Draws the reply to the message just read. Interrupted, it is the shorter reply that was shown. When
   /// anything throws, the conversation is as it was before the message.
-  Reply reply(const ShowText& show, const Interrupted& interrupted = {});
+  TurnReply reply(const ShowReply& show, const Interrupted& interrupted = {});
 
   /// Goes back to where the last reply began, so that reply() draws another. False when there is none.
   bool undo_reply();
 
-  /// Forgets everything since the start.
+  /// Goes back to before the message of turns()[turn]. Throws Error when that place was forgotten and cannot
+  /// be made again: the conversation was loaded, and began from a trained state.
+  void go_back_to(size_t turn);
+
+  /// Forgets everything since the start, on this branch.
   void restart();
 
-  /// Goes on from another session of the same model. restart() still goes back to the start.
+  /// Goes on from another session of the same model, with the turns that its notes tell of. restart() still
+  /// goes back to the start. Throws Error for damaged notes.
   void resume(Session session);
 
-  [[nodiscard]] const Session& session() const { return session_; }
+  /// Begins anew, in another form: `start` is where restart() goes back to from now on. There is one branch
+  /// then.
+  void begin(Session start, PromptTemplate form);
+
+  /// Another branch, which begins here; this one stays as it is. Throws Error when there is one of that name.
+  void start_branch(const std::string& name);
+  /// Goes on where that branch stands. Throws Error when there is none.
+  void switch_to(const std::string& name);
+  [[nodiscard]] const std::string& branch() const { return branch_; }
+  [[nodiscard]] std::vector<std::string> branches() const;
+
+  /// For the replies from now on.
+  void set(const SamplerOptions& sampling, Think think, int64_t max_tokens);
+
+  [[nodiscard]] const ConversationOptions& options() const { return options_; }
+  /// Where restart() goes back to.
+  [[nodiscard]] const Session& start() const { return start_.session; }
+  [[nodiscard]] const std::vector<Turn>& turns() const { return now_.turns; }
+  /// Its notes are not kept up; save() writes them.
+  [[nodiscard]] const Session& session() const { return now_.session; }
+  /// Writes a state file of the session, and the turns as its notes. Throws Error.
+  void save(const std::string& path) const;
 
  private:
-  // A place in the conversation to go back to.
-  struct Mark {
-    State state;
-    std::vector<float> logits;
-    size_t tokens = 0;
-    bool set = false;
+  // Where a branch stands, and from where its tokens can be read again.
+  struct Place {
+    Session session;
+    std::vector<Turn> turns;
+    std::shared_ptr<const Bookmark> origin;
+    bool from_nothing = true;
   };
 
-  void set(Mark& mark) const;
-  void go_back(const Mark& mark);
-  void forget_marks() { before_message_.set = before_reply_.set = false; }
+  [[nodiscard]] Place place_of(Session session) const;
+  [[nodiscard]] std::shared_ptr<const Bookmark> bookmark() const;
+  [[nodiscard]] const Bookmark* nearest_before(size_t tokens) const;
+  void return_to(size_t tokens, const std::shared_ptr<const Bookmark>& place);
+  void replace_thinking(const Turn& turn);
+  void forget_old_bookmarks();
   [[nodiscard]] std::string_view separator() const;
+  [[nodiscard]] std::string message_with_wish(std::string_view message) const;
+  [[nodiscard]] Think think() const { return options_.form.thinks ? options_.think : Think::off; }
 
   Executor* executor_;
   const Tokenizer* tokenizer_;
+  ConversationOptions options_;
   Generator generator_;
-  Session start_, session_;
-  Mark before_message_, before_reply_;
+  Place start_, now_;
+  std::string branch_ = main_branch;
+  std::map<std::string, Place> others_;  // all branches but this one
 };
 
 }  // namespace rwkv

@@ -28,6 +28,13 @@ SamplerOptions with_bans(SamplerOptions sampling, const Tokenizer& tokenizer, in
   return sampling;
 }
 
+void check(const GenerateOptions& options) {
+  if (options.max_tokens < 0) {
+    throw Error(fmt::format("max_tokens must be at least 0, not {}", options.max_tokens));
+  }
+  static_cast<void>(StopMatcher(options.stop_texts));  // so that a bad stop text is refused here
+}
+
 }  // namespace
 
 bool feed(Executor& executor, std::span<const int32_t> tokens, Session& session,
@@ -45,10 +52,14 @@ Generator::Generator(Executor& executor, const Tokenizer& tokenizer, SamplerOpti
       options_(std::move(options)),
       sampler_(with_bans(std::move(sampling), tokenizer, executor.model().config().n_vocab,
                          options_.stop_tokens)) {
-  if (options_.max_tokens < 0) {
-    throw Error(fmt::format("max_tokens must be at least 0, not {}", options_.max_tokens));
-  }
-  static_cast<void>(StopMatcher(options_.stop_texts));  // so that a bad stop text is refused here
+  check(options_);
+}
+
+void Generator::set(SamplerOptions sampling, GenerateOptions options) {
+  check(options);
+  sampler_.set(
+      with_bans(std::move(sampling), *tokenizer_, executor_->model().config().n_vocab, options.stop_tokens));
+  options_ = std::move(options);
 }
 
 Reply Generator::generate(Session& session, const ShowText& show, const Interrupted& interrupted) {

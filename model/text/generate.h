@@ -60,6 +60,10 @@ class Generator {
   /// throws, and errors, leave the session at a token of the reply.
   Reply generate(Session& session, const ShowText& show, const Interrupted& interrupted = {});
 
+  /// For the replies from now on; the random numbers go on unless the seed is another. Throws Error as the
+  /// constructor does, and then changes nothing.
+  void set(SamplerOptions sampling, GenerateOptions options);
+
   [[nodiscard]] const SamplerOptions& sampling() const { return sampler_.options(); }
 
  private:

@@ -318,6 +318,12 @@ Sampler::Sampler(SamplerOptions options) : options_(std::move(options)), random_
   check_options(options_);
 }
 
+void Sampler::set(SamplerOptions options) {
+  check_options(options);
+  if (options.seed != options_.seed) random_ = RandomNumbers(options.seed);
+  options_ = std::move(options);
+}
+
 int32_t Sampler::sample(std::span<const float> logits) {
   const double u = random_.uniform();
   compute_distribution(logits, options_, penalties_, distribution_);

@@ -104,6 +104,10 @@ class Sampler {
   /// Forgets all penalties, as at the beginning of a reply; the random numbers go on.
   void clear_penalties() { penalties_.clear(); }
 
+  /// Other options from now on; the random numbers go on unless the seed is another. Throws Error as the
+  /// constructor does, and then changes nothing.
+  void set(SamplerOptions options);
+
   [[nodiscard]] const SamplerOptions& options() const { return options_; }
 
  private:

@@ -14,6 +14,7 @@ TEST_SUITE_BEGIN("apps");
 namespace rwkv::test {
 namespace {
 
+const std::string first_exchange = start_text(find_prompt_template("world"), "");
 const std::string question = demo_question, answer = std::string(demo_answer) + "\n";
 const std::string say_something = "!!! Error: please say something !!!\n";
 
@@ -89,7 +90,7 @@ TEST_CASE("the conversation is remembered, reset, saved, loaded and resumed") {
   Demo demo;
   Session saved = load_session(file, demo.model);
   CHECK(demo.tokenizer->decode(saved.tokens) ==
-        first_exchange() + "User: " + question + "\n\nAssistant: " + demo_answer);
+        first_exchange + "User: " + question + "\n\nAssistant: " + demo_answer);
   CHECK(std::stoi(sizes[2]) == static_cast<int>(saved.tokens.size()));
   CHECK(same_session(saved, demo.session(saved.tokens)));
 
@@ -277,7 +278,7 @@ TEST_CASE("the number of tokens is limited") {
   Result result = script("", {"--prompt", question, "--max-tokens", "3"});
   CHECK(std::string(demo_answer).starts_with(result.output.substr(0, result.output.size() - 1)));
   CHECK(result.output.size() > 3);
-  CHECK(result.errors == "(ended after 3 tokens: --max-tokens)\n");
+  CHECK(result.errors == "(ended after 3 tokens: max_tokens)\n");
 }
 
 TEST_CASE("a signal ends the reply of a script, and its wait for input the program") {

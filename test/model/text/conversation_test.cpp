@@ -12,6 +12,13 @@ TEST_SUITE_BEGIN("text");
 namespace rwkv::test {
 namespace {
 
+const PromptTemplate world = find_prompt_template("world");
+const std::string first_exchange = start_text(world, "");
+
+ConversationOptions options_of(const SamplerOptions& sampling, int64_t max_tokens) {
+  return {world, Think::off, sampling, max_tokens};
+}
+
 /// A conversation with the demo model.
 struct Talk {
   Demo demo;
@@ -19,14 +26,17 @@ struct Talk {
   Conversation conversation;
 
   explicit Talk(const SamplerOptions& sampling = greedy(), int64_t max_tokens = 200, int64_t chunk = 256)
+      : Talk(options_of(sampling, max_tokens), chunk) {}
+
+  explicit Talk(const ConversationOptions& options, int64_t chunk = 256)
       : demo(1, chunk),
-        start(demo.session(first_exchange())),
-        conversation(demo.executor, *demo.tokenizer, start, sampling, conversation_options(max_tokens)) {}
+        start(start_session(demo.executor, *demo.tokenizer, options.form, "")),
+        conversation(demo.executor, *demo.tokenizer, start, options) {}
 
   std::string reply() {
-    Shown shown;
-    conversation.reply(shown.into());
-    return shown.text;
+    std::string shown;
+    conversation.reply([&](std::string_view text, ReplyPart) { shown += text; });
+    return shown;
   }
   std::string ask(const std::string& question) {
     REQUIRE(conversation.read(question) > 0);
@@ -40,30 +50,11 @@ struct Talk {
 
 }  // namespace
 
-TEST_CASE("a message is cleaned as models know it") {
-  CHECK(clean_message("a\r\nb") == "a\nb");
-  CHECK(clean_message("a\n\n\n\nb\n\nc") == "a\nb\nc");
-  CHECK(clean_message("a\r\n\r\n\r\nb") == "a\nb");
-  CHECK(clean_message(" \t\r\n a b \v\f\n") == "a b");
-  CHECK(clean_message("a\rb\r") == "a\rb");
-  CHECK(clean_message("\xe3\x80\x80\xc2\xa0 a\xe2\x80\xa8") == "a");  // U+3000, U+00A0, U+2028
-  CHECK(clean_message("").empty());
-  CHECK(clean_message(" \n\r\n\t").empty());
-  CHECK(clean_message(std::string("\0 a \0", 5)) == std::string("\0 a \0", 5));
-  CHECK(clean_message(" \xff\xe4\xbd ") == "\xff\xe4\xbd");
-}
-
-TEST_CASE("the first exchange is the reference's") {
-  CHECK(first_exchange() ==
-        "User: hi\n\nAssistant: Hi. I am your assistant and I will provide expert full response in full "
-        "details. Please feel free to ask any question and I will always answer it.\n\n");
-}
-
 TEST_CASE("turns are joined by one empty line") {
   Talk talk;
   std::string first = talk.ask(demo_question);
   CHECK(first == std::string(" ") + demo_answer);
-  CHECK(talk.text() == first_exchange() + "User: " + demo_question + "\n\nAssistant:" + first);
+  CHECK(talk.text() == first_exchange + "User: " + demo_question + "\n\nAssistant:" + first);
   std::string so_far = talk.text();
   std::string second = talk.ask("what is 3 + 4?");
   CHECK(second == " 3 + 4 = 7.");
@@ -116,11 +107,13 @@ TEST_CASE("an interrupted reply is kept as far as it was shown") {
   Talk talk;
   REQUIRE(talk.conversation.read(demo_question) > 0);
   Shown shown;
+  auto show = shown.into();
   int asked = 0;
-  Reply reply = talk.conversation.reply(shown.into(), [&] { return ++asked > 5; });
+  TurnReply reply = talk.conversation.reply([&](std::string_view text, ReplyPart) { show(text); },
+                                            [&] { return ++asked > 5; });
   CHECK(reply.end == ReplyEnd::interrupted);
   CHECK(shown.text.starts_with(" It keeps"));
-  CHECK(talk.text() == first_exchange() + "User: " + demo_question + "\n\nAssistant:" + shown.text);
+  CHECK(talk.text() == first_exchange + "User: " + demo_question + "\n\nAssistant:" + shown.text);
   talk.check();
   CHECK(talk.ask("what is 3 + 4?") == " 3 + 4 = 7.");
 }
@@ -132,7 +125,7 @@ TEST_CASE("a reply can be drawn again") {
   Session after = talk.conversation.session();
   for (int i = 0; i < 2; i++) {
     CHECK(talk.conversation.undo_reply());
-    CHECK(talk.text() == first_exchange() + "User: " + demo_question + "\n\nAssistant:");
+    CHECK(talk.text() == first_exchange + "User: " + demo_question + "\n\nAssistant:");
     CHECK(talk.reply() == first);
     CHECK(same_session(talk.conversation.session(), after));
   }
@@ -175,12 +168,12 @@ TEST_CASE("whatever fails in a reply, the conversation is as before the message"
   Session before = talk.conversation.session();
   REQUIRE(talk.conversation.read(demo_question) > 0);
   int pieces = 0;
-  auto fail = [&](std::string_view) {
+  auto fail = [&](std::string_view, ReplyPart) {
     if (++pieces == 4) throw std::runtime_error("full");
   };
   CHECK_THROWS_AS(talk.conversation.reply(fail), std::runtime_error);
   CHECK(same_session(talk.conversation.session(), before));
-  CHECK(!talk.conversation.undo_reply());
+  CHECK(talk.conversation.turns().size() == 1);
   CHECK(talk.ask(demo_question) == std::string(" ") + demo_answer);
 }
 

@@ -1,0 +1,63 @@
+#include "apps/common/named_sessions.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <ctime>
+#include <filesystem>
+#include <string_view>
+#include <vector>
+
+#include "apps/common/history.h"
+#include "apps/common/progress.h"
+#include "core/error.h"
+
+namespace rwkv::apps {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr std::string_view suffix = ".state";
+
+fs::path folder() {
+  std::string path = user_path("XDG_DATA_HOME", ".local/share", "sessions");
+  if (path.empty()) throw Error("there is no place for sessions: set HOME or XDG_DATA_HOME");
+  return path;
+}
+
+}  // namespace
+
+std::string session_path(const std::string& name) {
+  constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  if (name.empty() || name.starts_with('.') || name.find_first_not_of(letters) != std::string::npos) {
+    throw Error(fmt::format(
+        "'{}' is no name for a session: use letters, digits, dots, dashes and underscores", printable(name)));
+  }
+  fs::path path = folder();
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) throw system_error(path.string(), "make the folder", error.value());
+  return (path / (name + std::string(suffix))).string();
+}
+
+std::string list_sessions() {
+  std::vector<fs::directory_entry> entries;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder(), none)) {
+    if (entry.path().extension() == suffix) entries.push_back(entry);
+  }
+  std::ranges::sort(entries);
+  std::string text;
+  for (const auto& entry : entries) {
+    struct stat status = {};
+    if (stat(entry.path().c_str(), &status) != 0) continue;
+    std::tm when = {};
+    localtime_r(&status.st_mtime, &when);
+    text += fmt::format("{:20} {:%Y-%m-%d %H:%M}  {}\n", printable(entry.path().stem().string()), when,
+                        human_bytes(static_cast<uint64_t>(status.st_size)));
+  }
+  return text;
+}
+
+}  // namespace rwkv::apps
