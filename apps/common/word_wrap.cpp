@@ -74,7 +74,8 @@ void WordWrap::end_word(std::string& out) {
   }
   out += word_;
   column_ += columns;
-  if (width_ > 0) column_ %= width_;  // a word longer than a line is broken by the terminal
+  // A word longer than a line is broken by the terminal; behind a full line the cursor still stands on it.
+  if (width_ > 0 && column_ > width_) column_ = (column_ - 1) % width_ + 1;
   blanks_.clear();
   word_.clear();
 }

@@ -12,54 +12,13 @@
 #include <utility>
 #include <vector>
 
-#include "test/apps/chat.h"
+#include "test/apps/terminal_chat.h"
 #include "test/support.h"
 
 TEST_SUITE_BEGIN("apps");
 
 namespace rwkv::test {
 namespace {
-
-const std::string ctrl_c = "\x03", ctrl_d = "\x04", ctrl_z = "\x1a", enter = "\r", up = "\x1b[A";
-const std::string bold_prompt = "\x1b[1mUser:\x1b[0m ", plain_prompt = "User: ";
-const std::string bold_label = "\x1b[1mAssistant:\x1b[0m", plain_label = "Assistant:";
-const std::string hello = "Hello! Ask me about strategies, converting, states or speed.";
-
-/// A terminal of a known kind, and nobody's settings.
-Environment settings(const std::string& terminal = "xterm", const std::string& no_color = "") {
-  return {{"TERM", terminal}, {"NO_COLOR", no_color}, {"HOME", "/nonexistent"}, {"EDITRC", ""}};
-}
-
-/// A chat that waits for the first message.
-struct Chat : Process {
-  std::string prompt, greeting;
-
-  explicit Chat(const Arguments& options = {}, const Environment& environment = settings(),
-                const std::string& prompt = bold_prompt, const std::string& model = demo_file())
-      : Process(Kind::terminal, chat_command(options, model), environment), prompt(prompt) {
-    greeting = read_until("answer it.\r\n\r\n");
-    read_until(prompt);
-  }
-
-  /// What follows the line that is typed, up to the next prompt.
-  std::string say(const std::string& line) {
-    write(line + enter);
-    read_until("\r\n");
-    std::string shown = read_until(prompt);
-    return shown.substr(0, shown.size() - prompt.size());
-  }
-
-  /// Says it, and waits for the end: the exit status.
-  int leave(const std::string& keys) {
-    write(keys);
-    read_rest();
-    return wait();
-  }
-};
-
-std::string reply(const std::string& text, const std::string& label = bold_label) {
-  return "\r\n" + label + " " + text + "\r\n\r\n";
-}
 
 bool same_mode(const termios& a, const termios& b) {
   return a.c_iflag == b.c_iflag && a.c_oflag == b.c_oflag && a.c_lflag == b.c_lflag &&
@@ -70,19 +29,6 @@ termios mode_of(int terminal) {
   termios mode = {};
   REQUIRE(tcgetattr(terminal, &mode) == 0);
   return mode;
-}
-
-/// The demo model with lines of its vocabulary replaced: words of its answers become other bytes.
-std::string make_other_words(const TemporaryDirectory& files,
-                             const std::vector<std::pair<std::string, std::string>>& words) {
-  std::string vocabulary = read_file(demo_path("guide-2.5m.vocab.txt"));
-  for (const auto& [word, bytes] : words) {
-    size_t at = vocabulary.find(" " + word + "\n");
-    REQUIRE(at != std::string::npos);
-    vocabulary.replace(at + 1, word.size(), bytes);
-  }
-  write_file(files / "vocabulary", vocabulary);
-  return make_demo_file(files / "model", files / "vocabulary");
 }
 
 }  // namespace
@@ -146,7 +92,7 @@ TEST_CASE("commands on a terminal") {
   CHECK(chat.say("/reset") == "Back to the start.\r\n\r\n");
   CHECK(chat.say("/load " + (files / "state")).find("Loaded a conversation of ") == 0);
   CHECK(chat.say("/load " + (files / "missing")).find("error: ") == 0);
-  CHECK(chat.say("/help").find("/regenerate") != std::string::npos);
+  CHECK(chat.say("/help").find("/retry") != std::string::npos);
   CHECK(chat.say("/what") == "error: unknown command '/what': /help lists the commands\r\n\r\n");
   CHECK(chat.leave("/exit\r") == 0);
 }
@@ -296,7 +242,7 @@ TEST_CASE("another size of the terminal does not disturb the line") {
   chat.read_until("hel");
   winsize size = {10, 40, 0, 0};
   REQUIRE(ioctl(chat.terminal(), TIOCSWINSZ, &size) == 0);
-  CHECK(chat.say("lo").find(hello.substr(0, 20)) != std::string::npos);
+  CHECK(chat.say("lo") == reply(hello, bold_label, size.ws_col));
   CHECK(chat.leave(ctrl_d) == 0);
 }
 

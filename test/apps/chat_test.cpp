@@ -6,6 +6,7 @@
 #include <regex>
 #include <string>
 
+#include "model/text/prompt_template.h"
 #include "test/apps/chat.h"
 #include "test/support.h"
 
@@ -149,7 +150,7 @@ TEST_CASE("commands that fail are told, and the script goes on") {
     CHECK(result.errors.find('\x1b') == std::string::npos);
   }
   CHECK(script("/exit\n" + question + "\n").output.empty());
-  CHECK(script("/help\n").output.find("/regenerate") != std::string::npos);
+  CHECK(script("/help\n").output.find("/retry") != std::string::npos);
 }
 
 TEST_CASE("wrong command lines end with status 2") {
