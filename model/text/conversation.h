@@ -74,9 +74,9 @@ class Conversation {
   /// Goes back to where the last reply began, so that reply() draws another. False when there is none.
   bool undo_reply();
 
-  /// Goes back to before the message of turns()[turn]. Throws Error when that place was forgotten and cannot
+  /// Goes back to before the message of turns()[index]. Throws Error when that place was forgotten and cannot
   /// be made again: the conversation was loaded, and began from a trained state.
-  void go_back_to(size_t turn);
+  void go_back_to(size_t index);
 
   /// Forgets everything since the start, on this branch.
   void restart();
