@@ -9,7 +9,10 @@ make mutation-test      remove barriers and waits of the CUDA code one by one: e
 make bench-peers        time llama.cpp and the package rwkv beside bench; PEERS=DIR, ARGS="..." (tools/bench-peers --help)
 make cuda-report        registers, memory and occupancy of each kernel; fails when one spills
 make check              formatting, clang-tidy, direction of includes, text rules, compiled objects
-make install            install under PREFIX; make uninstall removes it
+make install            install under PREFIX, with manual pages and completion for bash; make uninstall removes it
+make test-install       install, package and remove again, in a temporary folder
+make deb                a Debian package, BUILD/package/rwkv_VERSION_ARCHITECTURE.deb
+make tarball            the sources of the last commit, BUILD/package/rwkv-VERSION.tar.gz
 make clean              remove what was built
 
 The first build installs missing Debian packages (as root or through sudo) and fetches the World vocabulary.
@@ -113,6 +116,13 @@ tested_programs := $(programs:%=%-emulated) $(BUILD)/tools/rwkv-logits-absent \
 vocabulary := $(BUILD)/share/rwkv/rwkv_vocab_v20230424.txt
 vocabulary20b := $(BUILD)/share/rwkv/20B_tokenizer.json
 demo := $(BUILD)/demo.rwkv
+# rwkv-NAME for every program, whether or not its own name begins so.
+installed_name = $(patsubst rwkv-rwkv-%,rwkv-%,$(addprefix rwkv-,$(notdir $(1))))
+installed_names := $(call installed_name,$(programs))
+manual_pages := $(installed_names:%=$(BUILD)/share/man/man1/%.1)
+completions := $(installed_names:%=$(BUILD)/share/bash-completion/completions/%)
+packages := $(BUILD)/package
+version = $(shell sed -n 's/.* version = "\(.*\)";/\1/p' core/version.h)
 
 # --- Flags ---
 # g++ 12 finds uninitialized members in moves of std::variant where there are none.
@@ -137,8 +147,9 @@ libraries := -Wl,--as-needed -lfmt -ledit -lpthread
 real_libraries = $(firstword $(wildcard $(CUDA_HOME:%=%/lib64/libcudart_static.a) $(CUDA_HOME:%=%/lib/libcudart_static.a))) -ldl -lrt
 
 # --- Targets for people ---
-.PHONY: all test test-gpu bench-peers mutation-test cuda-report check chat install uninstall clean help vocabulary tidy FORCE
-all: $(library) $(programs) | vocabulary
+.PHONY: all test test-gpu bench-peers mutation-test cuda-report check chat install uninstall test-install deb tarball clean \
+  help vocabulary tidy FORCE
+all: $(library) $(programs) $(manual_pages) $(completions) | vocabulary
 
 help:
 	$(info $(help))@:
@@ -169,22 +180,41 @@ check: $(objects) | $(BUILD)/setup.check
 chat: $(BUILD)/apps/chat $(if $(MODEL),,$(demo)) | vocabulary
 	@$(BUILD)/apps/chat $(if $(MODEL),'$(call quoted,$(MODEL))',$(demo)) $(ARGS)
 
-# rwkv-NAME for every program, whether or not its own name begins so.
-installed = $(DESTDIR)$(PREFIX)/bin/$(patsubst rwkv-rwkv-%,rwkv-%,rwkv-$(notdir $(1)))
+destination = $(DESTDIR)$(PREFIX)
+data_folders := share/rwkv share/doc/rwkv
 install: all
-	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/rwkv' '$(DESTDIR)$(PREFIX)/share/doc/rwkv'
-	$(foreach p,$(programs),install -m 755 $(p) '$(call installed,$(p))' &&) :
-	if [ -e $(vocabulary) ]; then install -m 644 $(vocabulary) '$(DESTDIR)$(PREFIX)/share/rwkv/'; fi
-	install -m 644 $(vocabulary20b) '$(DESTDIR)$(PREFIX)/share/rwkv/'
-	install -m 644 $(wildcard README.md) LICENSE '$(DESTDIR)$(PREFIX)/share/doc/rwkv/'
+	install -d $(patsubst %,'$(destination)/%',bin share/man/man1 share/bash-completion/completions $(data_folders))
+	$(foreach p,$(programs),install -m 755 $(p) '$(destination)/bin/$(call installed_name,$(p))' &&) :
+	install -m 644 $(manual_pages) '$(destination)/share/man/man1/'
+	install -m 644 $(completions) '$(destination)/share/bash-completion/completions/'
+	if [ -e $(vocabulary) ]; then install -m 644 $(vocabulary) '$(destination)/share/rwkv/'; fi
+	install -m 644 $(vocabulary20b) '$(destination)/share/rwkv/'
+	install -m 644 $(wildcard README.md) LICENSE '$(destination)/share/doc/rwkv/'
 
 uninstall:
-	rm -f $(foreach p,$(programs),'$(call installed,$(p))')
-	rm -rf '$(DESTDIR)$(PREFIX)/share/rwkv' '$(DESTDIR)$(PREFIX)/share/doc/rwkv'
+	rm -f $(foreach n,$(installed_names),$(patsubst %,'$(destination)/%',\
+	  bin/$(n) share/man/man1/$(n).1 share/bash-completion/completions/$(n)))
+	rm -rf $(data_folders:%='$(destination)/%')
+
+test-install: all
+	@MAKE='$(MAKE)' test/install $(installed_names)
+
+deb: all | $(BUILD)/setup.package
+	@rm -rf $(packages)/root
+	@$(MAKE) --no-print-directory install PREFIX=/usr DESTDIR='$(call root,$(packages))/root' >/dev/null
+	@tools/deb $(packages)/root $(version)
+	@rm -r $(packages)/root
+
+# Of one commit always the same bytes: git takes time and owner from the commit.
+tarball:
+	@mkdir -p $(packages)
+	@git diff --quiet HEAD || echo '  note: what is not committed is left out' >&2
+	@git -c tar.umask=022 archive --prefix=rwkv-$(version)/ --output $(packages)/rwkv-$(version).tar.gz HEAD
+	@echo $(packages)/rwkv-$(version).tar.gz
 
 # By name, so that a BUILD which holds other things keeps them.
 clean:
-	@rm -rf $(addprefix $(BUILD)/,core ops cpu cuda cuda-* tokenizer model apps tools test share tidy mutation *.a demo.rwkv flags* sources* \
+	@rm -rf $(addprefix $(BUILD)/,core ops cpu cuda cuda-* tokenizer model apps tools test share package tidy mutation *.a demo.rwkv flags* sources* \
 	  setup* sanitize-*)
 	@rmdir $(BUILD) 2>/dev/null || :
 
@@ -297,6 +327,18 @@ $(gpu_test_program): $(gpu_test_objects) $(common) $(library) $(call cuda_librar
 $(demo): apps/demo/guide-2.5m.pth apps/demo/guide-2.5m.vocab.txt $(BUILD)/tools/rwkv-convert
 	$(call say,DEMO,$@)
 	$(Q)$(BUILD)/tools/rwkv-convert $< $@ --vocab $(word 2,$^) --strategy 'cpu fp32'
+
+define manual_rule
+$$(BUILD)/share/man/man1/$(call installed_name,$(1)).1: $(1) $$(BUILD)/sources
+	$$(call say,MAN,$$@)
+	@mkdir -p $$(@D)
+	$$(Q)$$< --man $$(installed_names) >$$@
+$$(BUILD)/share/bash-completion/completions/$(call installed_name,$(1)): $(1)
+	$$(call say,BASH,$$@)
+	@mkdir -p $$(@D)
+	$$(Q)$$< --bash-completion >$$@
+endef
+$(foreach p,$(programs),$(eval $(call manual_rule,$(p))))
 
 # --- clang-tidy, again only when the object changed ---
 tidy: $(objects:$(BUILD)/%.o=$(BUILD)/tidy/%)

@@ -140,7 +140,7 @@ std::string demo_model() {
   std::error_code ignored;
   auto program = std::filesystem::read_symlink("/proc/self/exe", ignored);
   auto demo = program.parent_path().parent_path() / "demo.rwkv";
-  if (!std::filesystem::exists(demo, ignored)) throw UsageError("MODEL is required; see chat --help");
+  if (!std::filesystem::exists(demo, ignored)) throw UsageError("MODEL is required");
   return demo.string();
 }
 

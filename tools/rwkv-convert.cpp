@@ -128,7 +128,7 @@ void run(const Options& options) {
     if (!alone) throw UsageError("--verify FILE takes no other files and options");
     return verify(options.verify);
   }
-  if (options.output.empty()) throw UsageError("an input and an output are needed; see rwkv-convert --help");
+  if (options.output.empty()) throw UsageError("an input and an output are needed");
   Checkpoint checkpoint =
       Checkpoint::open(existing_checkpoint(options.input), {.check_crc = !options.no_crc});
   if (is_state_checkpoint(checkpoint)) {
@@ -160,6 +160,7 @@ int main(int argc, char** argv) {
         app.add_option(
                "--strategy", options.strategy,
                "Strategy that the file is laid out for (default: the checkpoint's precision on the CPU)")
+            ->type_name("STRATEGY")
             ->check(not_empty());
         app.add_option(
                "--vocab", options.vocabulary,

@@ -71,15 +71,16 @@ ModelFile open_file(const ModelOptions& options, LoadOptions& load, ProgressLine
 
 void add_model_options(CLI::App& app, ModelOptions& options, bool text,
                        std::vector<std::string>* strategies) {
+  constexpr const char* type = "auto|STRATEGY";
   constexpr const char* about =
       "Device and precision of each layer, such as 'cuda fp16i8 *20+' or 'cpu fp32i8 *2 -> cpu bf16', or "
-      "auto: "
-      "the fastest that fits (default: the file's)";
+      "auto: the fastest that fits (default: the file's)";
   app.add_option("MODEL", options.model, "A file made by rwkv-convert, or a .pth checkpoint")->required();
   if (strategies == nullptr) {
-    app.add_option("--strategy", options.strategy, about)->check(not_empty());
+    app.add_option("--strategy", options.strategy, about)->type_name(type)->check(not_empty());
   } else {
     app.add_option("--strategy", *strategies, std::string(about) + "; several: each")
+        ->type_name(type)
         ->check(not_empty())
         ->expected(1)
         ->take_all();

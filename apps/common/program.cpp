@@ -11,7 +11,11 @@
 #include <cstring>
 #include <iostream>
 #include <new>
+#include <optional>
+#include <sstream>
+#include <vector>
 
+#include "apps/common/manual.h"
 #include "core/error.h"
 #include "core/mapped_file.h"
 #include "core/output_file.h"
@@ -81,7 +85,11 @@ int print_and_exit(const CLI::App& app, const CLI::ParseError& request) {
   return std::cout ? status : fail(exit_error, "standard output: cannot be written");
 }
 
-int run_action(const std::function<void()>& action) {
+int fail_usage(const std::string& message, const std::string& name) {
+  return fail(exit_usage, fmt::format("{}; see {} --help", message, name));
+}
+
+int run_action(const std::string& name, const std::function<void()>& action) {
   try {
     action();
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
@@ -89,11 +97,45 @@ int run_action(const std::function<void()>& action) {
     }
     return 0;
   } catch (const UsageError& e) {
-    return fail(exit_usage, e.what());
+    return fail_usage(e.what(), name);
   } catch (const std::bad_alloc&) {
     return fail(exit_error, "out of memory: close other programs, or use a smaller model or precision");
   } catch (const std::exception& e) {
     return fail(exit_error, e.what());
+  }
+}
+
+// As `make install` names it.
+std::string installed_name(const Program& program) {
+  std::string name = program.name;
+  return name.starts_with("rwkv-") ? name : "rwkv-" + name;
+}
+
+bool has_installed_name(const Program& program, std::string_view path) {
+  return path.substr(path.rfind('/') + 1) == installed_name(program);
+}
+
+// The examples, with `name` where the program's own name first stands as a word of a line.
+std::string examples_for(const Program& program, const std::string& name) {
+  std::string text, line;
+  for (std::istringstream lines(program.examples); std::getline(lines, line);) {
+    const size_t at = fmt::format(" {} ", line).find(fmt::format(" {} ", program.name));
+    if (at != std::string::npos) line.replace(at, std::strlen(program.name), name);
+    text += (text.empty() ? "" : "\n") + line;
+  }
+  return text;
+}
+
+// What the command line alone asks for: the exit status after --help, --version or a mistake.
+std::optional<int> parse(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+    return std::nullopt;
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return print_and_exit(app, e);
+    std::string message = e.what();
+    if (size_t end = message.find('\n'); end != std::string::npos) message.resize(end);
+    return fail_usage(message, app.get_name());
   }
 }
 
@@ -103,21 +145,25 @@ int run_program(int argc, char** argv, const Program& program, const std::functi
                 const std::function<void()>& action) {
   reserve_standard_streams();
   install_handlers();
-  CLI::App app(program.description, program.name);
-  app.set_version_flag("--version", std::string(program.name) + " " + version, "Print the version");
+  const std::vector<std::string> words(argv, argv + argc);
+  const bool manual = argc > 1 && words[1] == "--man",
+             completion = argc > 1 && words[1] == "--bash-completion";
+  const bool installed = manual || completion || (argc > 0 && has_installed_name(program, words[0]));
+  const std::string name = installed ? installed_name(program) : program.name;
+  const std::string examples = examples_for(program, name);
+  CLI::App app(program.description, name);
+  app.set_version_flag("--version", name + " " + version, "Print the version");
   app.set_help_flag("-h,--help", "Print this help");
-  app.footer(std::string("Examples:\n") + program.examples);
+  app.footer("Examples:\n" + examples);
   app.get_formatter()->column_width(32);
   define(app);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return print_and_exit(app, e);
-    std::string message = e.what();
-    if (size_t end = message.find('\n'); end != std::string::npos) message.resize(end);
-    return fail(exit_usage, fmt::format("{}; see {} --help", message, program.name));
+  if (manual || completion) {
+    return run_action(name, [&] {
+      fmt::print("{}", manual ? manual_page(app, examples, {argv + 2, argv + argc}) : bash_completion(app));
+    });
   }
-  return run_action(action);
+  if (auto status = parse(app, argc, argv)) return *status;
+  return run_action(name, action);
 }
 
 CLI::Validator finite_range(double low, double high) {

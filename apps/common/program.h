@@ -26,7 +26,9 @@ class UsageError : public std::runtime_error {
 /// Adds the options, parses, runs the action, and turns every failure into one line on standard error and an
 /// exit status. `define` adds options to the app. Handlers are installed: a mapped file that was truncated
 /// (SIGBUS) ends in an error line, SIGINT, SIGTERM and SIGHUP remove unfinished output files; a write to a
-/// closed pipe is an error.
+/// closed pipe is an error. A program that was started by its installed name, such as rwkv-chat, calls itself
+/// so. Two requests are for the installation and not in --help: `--man PAGE...` prints the manual page, which
+/// refers to those pages, `--bash-completion` the script for bash.
 int run_program(int argc, char** argv, const Program& program, const std::function<void(CLI::App&)>& define,
                 const std::function<void()>& action);
 
