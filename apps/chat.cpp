@@ -28,8 +28,7 @@ constexpr const char* automatic = "auto";
 
 struct Options {
   ModelOptions model;
-  std::string form = automatic, think = "fast", system;
-  std::optional<bool> end_of_text_first;
+  std::string form = automatic, think = "fast", system, bos;
   std::optional<float> temperature, top_p, presence, frequency, decay;
   std::optional<int> top_k;
   std::optional<uint64_t> seed;
@@ -96,7 +95,7 @@ PromptTemplate template_of(const Options& options, const Resumed& resumed, const
   } else if (!saved.empty() && saved != prompt_file_template) {
     form = find_prompt_template(saved);
   }
-  if (options.end_of_text_first) form.end_of_text_first = *options.end_of_text_first;
+  if (!options.bos.empty()) form.end_of_text_first = options.bos == "on";
   return form;
 }
 
@@ -210,8 +209,8 @@ void define_beginning(CLI::App& app, Options& options) {
   app.add_option("--think", options.think,
                  "How models of template g1 think: off, fast, on, short or long (default fast)")
       ->check(CLI::IsMember({"off", "fast", "on", "short", "long"}));
-  app.add_flag("--bos,!--no-bos", options.end_of_text_first,
-               "Begin with token 0, or not (default: as the template has it)");
+  app.add_option("--bos", options.bos, "Begin with token 0: on or off (default: as the template has it)")
+      ->check(CLI::IsMember({"on", "off"}));
   app.add_flag("--show-prompt", options.show_prompt, "Show what the model is fed, on standard error");
 }
 

@@ -88,6 +88,7 @@ bool ChatLoop::slash_command(const std::string& line) {
   return true;
 }
 
+// NOLINTNEXTLINE(readability-convert-member-functions-to-static): a command like the others
 void ChatLoop::help(const std::string&) {
   std::string text = "Commands:\n";
   for (const Command& c : commands()) {

@@ -155,7 +155,11 @@ std::string environment() {
                "An instruction set, such as scalar or avx2, in place of the best one that this machine has. "
                "Another name is an error that lists those there are.") +
          entry(bold("NO_COLOR") + ", " + bold("TERM"),
-               "There are no colours on a terminal when NO_COLOR is not empty or TERM is dumb.");
+               "There are no colours on a terminal when NO_COLOR is not empty or TERM is dumb.") +
+         entry(
+             bold("HOME") + ", " + bold("XDG_STATE_HOME") + ", " + bold("XDG_DATA_HOME"),
+             "A chat keeps the lines typed in XDG_STATE_HOME/rwkv (~/.local/state/rwkv) and its sessions in "
+             "XDG_DATA_HOME/rwkv/sessions (~/.local/share/rwkv/sessions).");
 }
 
 std::string files() {

@@ -180,7 +180,8 @@ TEST_CASE("thinking is dimmed on a terminal, left out of a file, and not kept") 
   std::string model = make_other_tokens(
       files, {{session.tokens[begin], "' <think>hm'"}, {session.tokens[begin + 1], "'</think>'"}});
 
-  Arguments g1 = {"--template", "g1", "--no-bos", "--think", "off", "--presence", "0", "--frequency", "0"};
+  Arguments g1 = {"--template", "g1",         "--bos", "off",         "--think",
+                  "off",        "--presence", "0",     "--frequency", "0"};
   Process chat(Process::Kind::terminal, chat_command(g1, model), settings());
   chat.read_until(bold_prompt);
   chat.write(demo_question + enter);
