@@ -182,6 +182,7 @@ chat: $(BUILD)/apps/chat $(if $(MODEL),,$(demo)) | vocabulary
 
 destination = $(DESTDIR)$(PREFIX)
 data_folders := share/rwkv share/doc/rwkv
+pages := LICENSE $(wildcard *.md apps/*.md apps/demo/*.md model/*.md tools/*.md)
 install: all
 	install -d $(patsubst %,'$(destination)/%',bin share/man/man1 share/bash-completion/completions $(data_folders))
 	$(foreach p,$(programs),install -m 755 $(p) '$(destination)/bin/$(call installed_name,$(p))' &&) :
@@ -189,7 +190,7 @@ install: all
 	install -m 644 $(completions) '$(destination)/share/bash-completion/completions/'
 	if [ -e $(vocabulary) ]; then install -m 644 $(vocabulary) '$(destination)/share/rwkv/'; fi
 	install -m 644 $(vocabulary20b) '$(destination)/share/rwkv/'
-	install -m 644 $(wildcard README.md) LICENSE '$(destination)/share/doc/rwkv/'
+	$(foreach p,$(pages),install -D -m 644 $(p) '$(destination)/share/doc/rwkv/$(p)' &&) :
 
 uninstall:
 	rm -f $(foreach n,$(installed_names),$(patsubst %,'$(destination)/%',\
