@@ -4,11 +4,11 @@
 
 #include <array>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "apps/common/replaced.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/mapped_file.h"
 
 namespace rwkv::apps {
@@ -66,18 +66,16 @@ Values python_values(std::string_view text, const std::string& path) {
 }
 
 Values json_values(std::string_view text, const std::string& path) {
-  using Json = nlohmann::json;
   constexpr std::array<std::array<const char*, 2>, 4> names = {
       {{"user", "user"}, {"bot", "bot"}, {"separator", "interface"}, {"prompt", "init_prompt"}}};
+  Json json = parse_json(text, path);
   Values values;
-  try {
-    Json json = Json::parse(text);
-    for (const auto& [theirs, ours] : names) {
-      if (json.contains(theirs)) values[ours] = json.at(theirs);
+  for (const auto& [theirs, ours] : names) {
+    const Json* value = json.find(theirs);
+    if (value != nullptr && value->string() == nullptr) {
+      throw Error(fmt::format("{}: '{}' is not a string", path, theirs));
     }
-  } catch (const Json::exception&) {
-    throw Error(
-        fmt::format("{}: is not the JSON of a prompt: an object with user, bot, separator and prompt", path));
+    if (value != nullptr) values[ours] = *value->string();
   }
   return values;
 }

@@ -85,7 +85,8 @@ std::vector<PromptTemplate> make_table() {
       single("raw", "the text goes on: Pile models, stories, code", "Text", "{text}", {},
              sampling(1, 0.85f, 0.2f, 0.2f)),
       single("fim", "fills in where the text says <fill>, for G1c models and newer", "Text",
-             "✿prefix✿✿suffix✿{suffix}✿middle✿{prefix}", {"✿"}, sampling(1, 0.2f, 0, 0)),
+             "\u273fprefix\u273f\u273fsuffix\u273f{suffix}\u273fmiddle\u273f{prefix}", {"\u273f"},
+             sampling(1, 0.2f, 0, 0)),
       single("translate:FROM-TO", "translates between two languages, such as translate:English-Chinese",
              "FROM", dialogue_form, {"\n\n"}, greedy),
   };

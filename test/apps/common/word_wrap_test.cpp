@@ -29,8 +29,9 @@ TEST_CASE("lines are broken between words") {
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa bbbbbbbbb");
   CHECK(wrapped("", 20).empty());
   // Wide characters may part, and take two columns.
-  CHECK(wrapped("你好你好你好你好你好你好", 21) == "你好你好你好你好你好\n你好");
-  CHECK(columns_of("你a\xcc\x81") == 3);
+  CHECK(wrapped("\u4f60\u597d\u4f60\u597d\u4f60\u597d\u4f60\u597d\u4f60\u597d\u4f60\u597d", 21) ==
+        "\u4f60\u597d\u4f60\u597d\u4f60\u597d\u4f60\u597d\u4f60\u597d\n\u4f60\u597d");
+  CHECK(columns_of("\u4f60a\xcc\x81") == 3);
 }
 
 TEST_CASE("no line is too long, and no word is lost, however the text comes") {

@@ -59,7 +59,8 @@ TEST_CASE("the templates are the references'") {
   CHECK(prompt("raven", "a").ends_with("\n\nBob: a\n\nAlice:"));
   CHECK(prompt("instruction", "a") == "Instruction: a\n\nResponse:");
   CHECK(prompt("raw", " a\n\nb ") == " a\n\nb ");
-  CHECK(prompt("fim", "one <fill> three") == "✿prefix✿✿suffix✿ three✿middle✿one ");
+  CHECK(prompt("fim", "one <fill> three") ==
+        "\u273fprefix\u273f\u273fsuffix\u273f three\u273fmiddle\u273fone ");
   CHECK(prompt("translate:English-Simplified Chinese", "a") == "English: a\n\nSimplified Chinese:");
   CHECK(find_prompt_template("g1").end_of_text_first);
   for (const PromptTemplate& form : prompt_templates()) CHECK_NOTHROW(check_options(form.sampling));
