@@ -88,7 +88,10 @@ TEST_CASE("any global that no state dict needs is refused and named") {
 TEST_CASE("a file that is no dict of tensors") {
   CHECK(contains(error_of_root("N"), "holds None, not a dict of tensors"));
   CHECK(contains(error_of_root(pickled(5)), "holds an int, not a dict of tensors"));
-  CHECK(contains(error_of_root(pickled_list({pickled_tensor()})), "holds a list, not a dict of tensors"));
+  CHECK(contains(error_of_root(pickled_list({})), "holds a list, not a dict of tensors"));
+  CHECK(
+      contains(error_of_root(pickled_list({pickled_tensor(), "N"})), "holds a list, not a dict of tensors"));
+  CHECK(contains(error_of_root(pickled_tuple({pickled_list({pickled_tensor()})})), "holds a tuple, not a"));
   CHECK(contains(error_of_root(pickled_tensor()), "holds a tensor, not a dict of tensors"));
   CHECK(contains(error_of_root(pickled_storage({})), "holds a storage, not a dict of tensors"));
   CHECK(contains(error_of_root("}"), "holds no tensors: its dict is empty"));
