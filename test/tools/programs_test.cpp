@@ -20,12 +20,6 @@ namespace {
 
 std::string tool(const std::string& name) { return program_path("tools/" + name); }
 
-// One line that begins as every error does.
-bool is_error(const Result& r, int status) {
-  bool one_line = std::count(r.errors.begin(), r.errors.end(), '\n') == 1 && r.errors.ends_with('\n');
-  return r.status == status && one_line && r.errors.starts_with("error: ");
-}
-
 }  // namespace
 
 TEST_CASE("rwkv-convert converts the demo model, shows what it made, and verifies it") {

@@ -104,6 +104,25 @@ TEST_CASE("a file that is no dict of tensors") {
   CHECK(contains(error_of_root(twice), "has 'a' twice in its dict"));
 }
 
+TEST_CASE("a list or a tuple of tensors is read, by their places") {
+  TemporaryDirectory directory;
+  std::string path = directory / "list.pth";
+  std::vector<std::string> items = {pickled_tensor({.key = "1"}),
+                                    pickled_tensor({.sizes = {6}, .strides = {1}})};
+  for (const std::string& root : {pickled_list(items), pickled_tuple(items)}) {
+    make_zip(checkpoint_records(pickle_of(root), {floats(6), floats(6)})).write(path);
+    CHECK(Checkpoint::open(path).is_list());
+    std::vector<Content> contents = read_all(path);
+    REQUIRE(contents.size() == 2);
+    CHECK(contents[0] == Content{"0", DType::f32, {2, 3}, floats(6)});
+    CHECK(contents[1] == Content{"1", DType::f32, {6}, floats(6)});
+  }
+  write_file(path, checkpoint_with(pickled_tensor()));
+  CHECK(!Checkpoint::open(path).is_list());
+  CHECK(contains(error_of_root(pickled_list({pickled_tensor({.storage = "LongStorage"})})),
+                 "tensor '0' is int64"));
+}
+
 TEST_CASE("a training checkpoint is refused with its keys and the way out") {
   auto inner = pickled_dict({{"emb.weight", pickled_tensor()}});
   auto nested = error_of_root(pickled_dict({{"step", pickled(1)}, {"model", inner}}));
