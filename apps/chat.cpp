@@ -117,7 +117,9 @@ void define_options(CLI::App& app, Options& options) {
   app.get_option("MODEL")->required(false);
   auto* state =
       app.add_option("--state", options.state, "Trained state to start from, in place of a first exchange");
-  app.add_option("--load", options.load, "Conversation to go on with, as /save wrote it")->excludes(state);
+  app.add_option("--load", options.load,
+                 "Conversation to go on with, as /save or the Python package (.pth) wrote it")
+      ->excludes(state);
   app.add_option("--prompt", options.prompt, "Answer this and exit; - reads it from standard input")
       ->each([&options](const std::string&) { options.has_prompt = true; });
   app.add_option("--temperature", options.temperature, "0 draws the likeliest token (default 1)")

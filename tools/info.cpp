@@ -127,8 +127,7 @@ void print_state_checkpoint(const Checkpoint& checkpoint) {
     return;
   }
   StateFile state = read_state_checkpoint(checkpoint);
-  print_row("model", fmt::format("RWKV-5, 6 or 7, {} layers, {} heads of size {}", state.layers.size(),
-                                 state.heads, state.head_size));
+  print_row("model", "RWKV-5, 6 or 7, " + state_text(state));
   print_row("orientation", "[head, value, key]: transposed for RWKV-5 and 6, as it is for RWKV-7");
 }
 
@@ -151,6 +150,7 @@ std::optional<Config> print_model_checkpoint(const Checkpoint& checkpoint) {
 void print_checkpoint(const InfoOptions& options) {
   Checkpoint checkpoint =
       Checkpoint::open(existing_checkpoint(options.path), {.check_crc = options.check_crc});
+  check_claimed_size(checkpoint);
   bool state = checkpoint.is_list() || is_state_checkpoint(checkpoint);
   const MappedFile& file = checkpoint.file();
   print_file(file.path(), file.bytes().size(),
@@ -242,16 +242,12 @@ void print_state_file(const MappedFile& file, const InfoOptions& options) {
   print_file(file.path(), file.bytes().size(), state.config ? "saved conversation" : "trained initial state");
   if (state.config) {
     print_row("model", model_text(*state.config));
-    print_row("state", fmt::format("{} layers, {}", state.layers.size(),
-                                   state.heads == 0
-                                       ? "without heads"
-                                       : fmt::format("{} heads of size {}", state.heads, state.head_size)));
+    print_row("state", state_text(state));
     print_row("tokens", fmt::format("{}, {}", state.tokens.size(),
                                     state.logits.empty() ? "without the logits that follow them"
                                                          : "with the logits that follow them"));
   } else {
-    print_row("model", fmt::format("RWKV-5, 6 or 7, {} layers, {} heads of size {}", state.layers.size(),
-                                   state.heads, state.head_size));
+    print_row("model", "RWKV-5, 6 or 7, " + state_text(state));
   }
   if (state.heads > 0) print_row("orientation", "[head, key, value], in every version");
   print_row("of", state.source.empty() ? "unknown" : printable(state.source));
@@ -293,13 +289,18 @@ std::string model_text(const Config& c) {
                      c.head_size > 0 ? fmt::format(", head size {}", c.head_size) : "");
 }
 
-ModelIdentity identify_model(const std::string& path) {
+std::string state_text(const StateFile& state) {
+  if (state.heads == 0) return fmt::format("{} layers, without heads", state.layers.size());
+  return fmt::format("{} layers, {} heads of size {}", state.layers.size(), state.heads, state.head_size);
+}
+
+ModelIdentity identify_model(const std::string& path, bool check_crc) {
   MappedFile file = MappedFile::open(existing_checkpoint(path));
   if (is_tensor_file(file.bytes())) {
     ModelFile model = ModelFile::open(file);
     return {model.config, model.source()};
   }
-  Checkpoint checkpoint = Checkpoint::open(file.path());
+  Checkpoint checkpoint = Checkpoint::open(file.path(), {.check_crc = check_crc});
   return {ModelCheckpoint(checkpoint).config(), std::filesystem::path(file.path()).filename().string()};
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "model/config.h"
+#include "model/state_file.h"
 
 namespace rwkv::apps {
 
@@ -26,6 +27,8 @@ void print_info(const InfoOptions& options);
 void print_row(const char* name, const std::string& value);
 /// "RWKV-7, 24 layers, n_embd 1024, n_ffn 4096, head size 64"
 std::string model_text(const Config& config);
+/// "24 layers, 16 heads of size 64"
+std::string state_text(const StateFile& state);
 
 /// The shape of a model, in a .pth or a converted file, and the name of its checkpoint.
 struct ModelIdentity {
@@ -33,6 +36,6 @@ struct ModelIdentity {
   std::string source;
 };
 /// Reads no weight. Throws Error.
-ModelIdentity identify_model(const std::string& path);
+ModelIdentity identify_model(const std::string& path, bool check_crc = true);
 
 }  // namespace rwkv::apps

@@ -95,10 +95,7 @@ void refuse_model_options(const Options& options) {
 }
 
 void print_state(const StateFile& state) {
-  print_row("state",
-            fmt::format("{} layers, {}", state.layers.size(),
-                        state.heads == 0 ? "without heads"
-                                         : fmt::format("{} heads of size {}", state.heads, state.head_size)));
+  print_row("state", state_text(state));
   if (state.config)
     print_row("for", fmt::format("RWKV-{} ({})", name_of(state.config->version), state.source));
 }
@@ -127,10 +124,12 @@ void import_state(const Checkpoint& checkpoint, const Options& options) {
                     "MODEL says of which model it is",
                     options.input));
   }
-  ModelIdentity model = identify_model(options.model);
+  ModelIdentity model = identify_model(options.model, !options.no_crc);
   print_state(convert_state(checkpoint, options.output, &model.config, model.source));
-  print_row("orientation",
-            model.config.version == Version::v7 ? "transposed (RWKV-7)" : "as it is in the file");
+  if (model.config.version != Version::v4) {
+    print_row("orientation",
+              model.config.version == Version::v7 ? "transposed (RWKV-7)" : "as it is in the file");
+  }
   print_row("tokens", "none: the list has neither tokens nor logits, so feed a message before a reply");
   print_row("written", options.output);
 }
@@ -188,8 +187,15 @@ void convert(const Options& options) {
 }
 
 void run(const Options& options) {
-  if (!options.verify.empty()) return verify(options.verify);
+  bool alone = options.input.empty() && options.strategy.empty() && options.vocabulary.empty() &&
+               options.model.empty();
+  if (!options.verify.empty()) {
+    if (!alone || options.no_crc || !options.info.path.empty())
+      throw UsageError("--verify FILE takes no other files and options");
+    return verify(options.verify);
+  }
   if (options.info.path.empty()) return convert(options);
+  if (!alone) throw UsageError("--info FILE takes no other files, no --strategy, --vocab and --model");
   InfoOptions info = options.info;
   info.statistics = !options.no_statistics;
   info.check_crc = !options.no_crc;
@@ -198,27 +204,24 @@ void run(const Options& options) {
 }
 
 void define_options(CLI::App& app, Options& options) {
-  auto* input = app.add_option("IN", options.input, "Checkpoint (.pth), or a state, .pth or not");
-  auto* output = app.add_option("OUT", options.output, "File to write; it appears when it is complete");
-  auto* strategy =
-      app.add_option(
-             "--strategy", options.strategy,
-             "Strategy that the file is laid out for (default: the checkpoint's precision on the CPU)")
-          ->check(not_empty());
-  auto* vocabulary =
-      app.add_option(
-             "--vocab", options.vocabulary,
-             "Vocabulary to put into the file (default: World's or 20B's, by the model's vocabulary size)")
-          ->check(not_empty());
-  auto* model = app.add_option("--model", options.model,
-                               "The model of a state that the Python package saved: converted or a .pth")
-                    ->check(not_empty());
-  auto* threads = app.add_option("--threads", options.threads, "Threads (default: one per physical core)")
-                      ->check(CLI::Range(1, 1024));
-  auto* no_crc = app.add_flag("--no-crc", options.no_crc, "Do not compare the checksums of the checkpoint");
-  auto* verify = app.add_option("--verify", options.verify,
-                                "Check structure and checksums of a converted file or a state, then stop")
-                     ->check(not_empty());
+  app.add_option("IN", options.input, "Checkpoint (.pth), or a state, .pth or not");
+  app.add_option("OUT", options.output, "File to write; it appears when it is complete");
+  app.add_option("--strategy", options.strategy,
+                 "Strategy that the file is laid out for (default: the checkpoint's precision on the CPU)")
+      ->check(not_empty());
+  app.add_option(
+         "--vocab", options.vocabulary,
+         "Vocabulary to put into the file (default: World's or 20B's, by the model's vocabulary size)")
+      ->check(not_empty());
+  app.add_option("--model", options.model,
+                 "The model of a state that the Python package saved: converted or a .pth")
+      ->check(not_empty());
+  app.add_option("--threads", options.threads, "Threads (default: one per physical core)")
+      ->check(CLI::Range(1, 1024));
+  app.add_flag("--no-crc", options.no_crc, "Do not compare the checksums of the checkpoint");
+  app.add_option("--verify", options.verify,
+                 "Check structure and checksums of a converted file or a state, then stop")
+      ->check(not_empty());
   auto* info =
       app.add_option("--info", options.info.path,
                      "Tell what a checkpoint, converted file or state is: its shape, its tensors and "
@@ -234,9 +237,6 @@ void define_options(CLI::App& app, Options& options) {
                  "--memory for CUDA devices with so much free, such as 8GB or 7900MiB, be they here or not")
       ->transform(CLI::AsSizeValue(true))
       ->needs(memory);
-  for (CLI::Option* other : {input, output, strategy, vocabulary, model}) info->excludes(other);
-  for (CLI::Option* other : {input, output, strategy, vocabulary, model, threads, no_crc, info})
-    verify->excludes(other);
 }
 
 }  // namespace

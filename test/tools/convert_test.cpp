@@ -33,7 +33,8 @@ std::string printed(const Arguments& arguments) {
 }
 
 void check_parts(const std::string& text, std::initializer_list<const char*> parts) {
-  for (const char* part : parts) CHECK_MESSAGE(contains(text, part), part << " is not in " << text);
+  for (const char* part : parts)
+    CHECK_MESSAGE(contains(text, part), std::string(part) << " is not in " << text);
 }
 
 /// A saved conversation with the demo model.
@@ -59,8 +60,9 @@ TEST_CASE("rwkv-convert --info: a checkpoint, its tensors, and what strategies n
 TEST_CASE("rwkv-convert --info: a converted file, with where it comes from and what is no number in it") {
   std::string text = printed({"--info", demo_file()});
   check_parts(text, {"kind converted model", "strategy cpu fp32", "1280 tokens, World's kind in the file",
-                     "source guide-2.5m.pth", "sha256 ", "made by rwkv-convert", "checksums of 1", "--verify",
-                     "\nvocabulary uint8 ", "\nhead.weight fp32 [1280, 160] 819200 "});
+                     "source guide-2.5m.pth", "sha256 ", "made by rwkv-convert",
+                     "checksums of 200 of 200 tensors; --verify", "\nvocabulary uint8 ",
+                     "\nhead.weight fp32 [1280, 160] 819200 "});
   TemporaryDirectory directory;
   CheckpointTensors tensors = make_checkpoint({.vocab = 20});
   tensor_of(tensors, "blocks.1.ffn.key.weight").values[3] = std::numeric_limits<float>::quiet_NaN();
@@ -73,6 +75,12 @@ TEST_CASE("rwkv-convert --info: a .pth that is no model is told apart, and its t
   check_parts(printed({"--info", data_path("checkpoint/shapes.pth")}),
               {"kind checkpoint (.pth)", "model not taken: ", "tensor type shape bytes"});
   CHECK(is_error(convert({"--info", data_path("checkpoint/module.pth")}), 1));
+  TemporaryDirectory directory;
+  auto endless = pickled_tensor({.sizes = {int64_t{1} << 40}, .strides = {0}});
+  for (const std::string& root : {pickled_dict({{"x", endless}}), pickled_list({endless})}) {
+    make_zip(checkpoint_records(pickle_of(root), {floats(6)})).write(directory / "endless.pth");
+    CHECK(contains(convert({"--info", directory / "endless.pth"}).errors, "claim far more"));
+  }
   CHECK(is_error(convert({"--info", data_path("checkpoint/expected.txt")}), 1));
   CHECK(is_error(convert({"--info", "/no such file"}), 1));
 }
@@ -112,9 +120,9 @@ TEST_CASE("rwkv-convert --memory: what a strategy takes of a device that is not 
     check_parts(printed({"--info", model, "--memory", "cuda fp16", "--device-memory", "1kB"}),
                 {"nothing fits: use a cpu strategy"});
     check_parts(
-        printed({"--info", model, "--memory", "cuda:7 fp16 *2 -> cpu fp32"}),
-        {"\ncuda:7 ", " unknown\n", "This program sees no cuda:7: --device-memory 8GB plans for one"});
-    check_parts(printed({"--info", model, "--memory", "cuda:7 fp16", "--device-memory", "1GiB"}),
+        printed({"--info", model, "--memory", "cuda:63 fp16 *2 -> cpu fp32"}),
+        {"\ncuda:63 ", " unknown\n", "This program sees no cuda:63: --device-memory 8GB plans for one"});
+    check_parts(printed({"--info", model, "--memory", "cuda:63 fp16", "--device-memory", "1GiB"}),
                 {"1.07 GB\n"});
     CHECK(is_error(convert({"--info", model, "--memory", "gpu fp16"}), 1));
   }

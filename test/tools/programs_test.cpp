@@ -173,7 +173,7 @@ TEST_CASE("bench --profile shows where the time goes") {
   CHECK(r.status == 0);
   for (const char* part : {"\nprefill ", "\ndecode ", "wkv7", "matmul 1280x160", "everything else"})
     CHECK_MESSAGE(r.output.find(part) != std::string::npos, part);
-  command.push_back("--json");
+  command.emplace_back("--json");
   Json json = parse_json(run_program(command).output, "bench");
   for (const char* key : {"prefill_profile", "decode_profile"}) {
     const Json* profile = json.find(key);
