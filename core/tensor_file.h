@@ -46,6 +46,11 @@ struct TensorFileHeader {
   [[nodiscard]] const std::string* metadata_value(std::string_view key) const;
 };
 
+/// True for what begins as such a file: neither a zip archive nor a pickle does.
+inline bool is_tensor_file(std::span<const std::byte> file) {
+  return file.size() > 9 && static_cast<char>(file[8]) == '{';
+}
+
 /// Reads and checks the header of a whole file: tensors must be contiguous from 0 to the end of the file,
 /// with byte counts that follow from type and sizes, and unique names. Throws Error; `path` begins the
 /// message.

@@ -8,6 +8,7 @@
 #include "cuda/memory.h"
 #include "cuda/ops.h"
 #include "cuda/slots.h"
+#include "cuda/workspace.h"
 
 namespace rwkv::cuda {
 namespace {
@@ -50,7 +51,7 @@ class CudaDevice final : public Device {
     copy_and_wait(index_, to, from, bytes, cudaMemcpyDeviceToDevice);
   }
   [[nodiscard]] uint64_t workspace_bytes(const Ops::Limits& limits) const override {
-    return operand_bytes(limits) + sum_bytes(limits) + max_counters * sizeof(unsigned);
+    return cuda::operator_bytes(limits);
   }
   std::unique_ptr<Ops> make_ops() override { return std::make_unique<CudaOps>(index_); }
   std::unique_ptr<Slots> make_slots(Ops& ops, int slots) override {

@@ -71,10 +71,9 @@ std::vector<DeviceMemory> memory_plan(const Config& config, const std::vector<La
     const LayerPlan& layer = plan[static_cast<size_t>(t.layer)];
     bool host = t.spec.role == Role::table;
     bool streamed = layer.streamed && !(t.layer == config.n_layer && t.spec.role == Role::vector);
-    if (host || !streamed) {
-      Device* device = host ? devices.front().get() : device_of(layer, devices);
-      entry_of(all, device).weights += static_cast<uint64_t>(t.form.bytes());
-    }
+    Device* device = host || streamed ? devices.front().get() : device_of(layer, devices);
+    DeviceMemory& m = entry_of(all, device);
+    (host || !streamed ? m.weights : m.streamed) += static_cast<uint64_t>(t.form.bytes());
   }
   if (auto parts = streamed_parts(config, plan); !parts.empty()) {
     const LayerPlan& layer = plan[static_cast<size_t>(parts.front().layer)];
@@ -108,19 +107,25 @@ Strategy fitting_strategy(const Config& config, const Strategy& strategy, int64_
   return {};
 }
 
-void check_device_memory(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
+std::string memory_shortage(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
   for (const DeviceMemory& m : memory_plan(config, strategy.plan(config.layers()), chunk, devices)) {
     uint64_t free = m.device->free_memory();
     if (m.device->id() == 0 || m.total() <= free) continue;
     Strategy fitting = fitting_strategy(config, strategy, chunk, devices);
-    throw Error(fmt::format(
+    return fmt::format(
         "strategy '{}': {} has {} free, but {} are needed (weights {}, slots {}, state {}, activations "
         "{}); {}",
         to_string(strategy), m.device->description(), size_text(free), size_text(m.total()),
         size_text(m.weights), size_text(m.slots), size_text(m.state), size_text(m.activations),
         fitting.segments.empty() ? "nothing fits: use a cpu strategy"
-                                 : fmt::format("fits with: {}", to_string(fitting))));
+                                 : fmt::format("fits with: {}", to_string(fitting)));
   }
+  return "";
+}
+
+void check_device_memory(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
+  std::string shortage = memory_shortage(config, strategy, chunk, devices);
+  if (!shortage.empty()) throw Error(shortage);
 }
 
 }  // namespace rwkv

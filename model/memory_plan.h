@@ -17,20 +17,25 @@ namespace rwkv {
 /// Bytes on one device, for one executor and one state.
 struct DeviceMemory {
   Device* device = nullptr;
-  uint64_t weights = 0;  ///< resident ones
-  uint64_t slots = 0;    ///< of the streamed ones
+  uint64_t weights = 0;   ///< resident ones
+  uint64_t streamed = 0;  ///< weights that wait on the host for their turn in a slot
+  uint64_t slots = 0;     ///< of the streamed ones
   uint64_t state = 0;
   uint64_t activations = 0;  ///< and logits, and what operators need
 
-  [[nodiscard]] uint64_t total() const { return weights + slots + state + activations; }
+  [[nodiscard]] uint64_t total() const { return weights + streamed + slots + state + activations; }
 };
 
-/// `devices`: the host, then CUDA devices, of which those of the plan must be there.
+/// Each device that takes part, in the order of the layers. `devices`: the host, then CUDA devices, of which
+/// those of the plan must be there, if only planned (model/planned_device.h).
 std::vector<DeviceMemory> memory_plan(const Config& config, const std::vector<LayerPlan>& plan, int64_t chunk,
                                       std::span<const std::unique_ptr<Device>> devices);
 
-/// Throws Error when a CUDA device has less memory free than the strategy needs, with the numbers and a
-/// strategy that fits, if there is one.
+/// "" when every CUDA device has as much memory free as the strategy needs; else one line with the numbers
+/// and a strategy that fits, if there is one.
+std::string memory_shortage(const Config& config, const Strategy& strategy, int64_t chunk,
+                            std::span<const std::unique_ptr<Device>> devices);
+/// Throws it as Error.
 void check_device_memory(const Config& config, const Strategy& strategy, int64_t chunk,
                          std::span<const std::unique_ptr<Device>> devices);
 

@@ -56,10 +56,10 @@ struct Session {
 /// Writes a state file (model/FORMAT.md). Throws Error.
 void save_session(const std::string& path, const Session& session);
 
-/// Reads a state file: a saved session, or a trained initial state (a converted file or a .pth with
-/// blocks.N.att.time_state, whose shifts are zero). Throws Error when it is of another shape or version, is
-/// damaged or holds NaN. `note` receives what a person should know: which orientation was used, a clash of
-/// names.
+/// Reads a state: a saved session, a trained initial state (a converted file or a .pth with
+/// blocks.N.att.time_state, whose shifts are zero), or a .pth with the Python package's list, which has
+/// neither tokens nor logits. Throws Error when it is of another shape or version, is damaged or holds NaN.
+/// `note` receives what a person should know: which orientation was used, a clash of names.
 Session load_session(const std::string& path, const std::shared_ptr<const Model>& model,
                      std::string* note = nullptr);
 

@@ -1,24 +1,47 @@
-// Trained initial states on their own; sessions are in model/state.h.
+// State files in host memory, without a model. model/FORMAT.md describes them; load_session() and
+// save_session() of model/state.h bring them to a model's devices and back.
 #pragma once
 
+#include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "core/tensor_file.h"
-#include "model/checkpoint/pth.h"
-#include "model/state.h"
+#include "model/config.h"
 
 namespace rwkv {
 
-struct StateShape {
-  int64_t layers, heads, head_size;
+/// One layer's state.
+struct LayerValues {
+  std::vector<float> att;        ///< [heads, key, value]; version 4: [3, n_att]: aa, bb, pp
+  std::vector<float> att_shift;  ///< [n_embd]; empty in a trained initial state
+  std::vector<float> ffn_shift;  ///< likewise
 };
 
-/// Writes the state file of a trained initial state (blocks.N.att.time_state). It fits RWKV-5, 6 and 7 models
-/// of its shape alike: checkpoints have [head, value, key] in all of them, and the file [head, key, value].
-/// Throws Error.
-StateShape convert_state(const Checkpoint& checkpoint, const std::string& path);
+/// A saved conversation, or a trained initial state.
+struct StateFile {
+  std::optional<Config> config;      ///< the model's; a trained initial state fits any of its shape
+  int64_t heads = 0, head_size = 0;  ///< of every layer; 0 for version 4
+  std::string source;                ///< the checkpoint of the model, or of the trained state; "" if unknown
+  std::vector<LayerValues> layers;
+  std::vector<int32_t> tokens;  ///< those that led to the state, as far as they are known
+  std::vector<float> logits;    ///< those that follow: empty, or n_vocab
+  std::string notes;            ///< what the program that saved it wants to find again
+};
 
-/// Throws Error when the metadata do not say that it is a state file of this format.
-void check_state_header(const TensorFileHeader& header, const std::string& path);
+/// Whether a container is a state file, of this format or another.
+bool is_state_header(const TensorFileHeader& header);
+
+/// Reads a whole file. Throws Error when anything is missing, left over, damaged, or of another size than the
+/// file itself says, and for NaN.
+StateFile read_state_file(const MappedFile& file);
+
+/// The file appears when it is complete. Throws Error.
+void write_state_file(const std::string& path, const StateFile& state);
+
+/// Throws Error, which names the tensor, for values that are not finite.
+void check_state_values(std::span<const float> values, const std::string& path, const std::string& tensor);
 
 }  // namespace rwkv

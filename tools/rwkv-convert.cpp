@@ -1,4 +1,5 @@
-// Makes model files and state files from checkpoints, and checks them.
+// Makes model files and state files from checkpoints and the reverse of states, checks them, and tells what
+// they are.
 #include <fmt/format.h>
 
 #include <chrono>
@@ -9,19 +10,21 @@
 #include "apps/common/program.h"
 #include "apps/common/progress.h"
 #include "core/error.h"
+#include "core/output_file.h"
 #include "model/checkpoint/convert.h"
-#include "model/state_file.h"
+#include "model/checkpoint/state_checkpoint.h"
+#include "model/state.h"
+#include "tools/info.h"
 
 namespace rwkv::apps {
 namespace {
 
 struct Options {
-  std::string input, output, strategy, vocabulary, verify;
+  std::string input, output, strategy, vocabulary, model, verify;
+  InfoOptions info;
   int threads = 0;
-  bool no_crc = false;
+  bool no_crc = false, no_statistics = false;
 };
-
-void print_row(const char* name, const std::string& value) { fmt::print("{:<12}{}\n", name, value); }
 
 // "layers 0-23 and the head as cpu bf16", one part for each run of equal plans.
 std::string precision_text(const Strategy& strategy, const std::vector<LayerPlan>& plan) {
@@ -49,9 +52,7 @@ std::string vocabulary_text(const MappedFile& vocabulary, int64_t n_vocab) {
 void print_report(const ConvertReport& r, const Options& options, const MappedFile& vocabulary) {
   const Config& c = r.config;
   for (const std::string& warning : r.warnings) write_quietly(fmt::format("warning: {}\n", warning));
-  print_row("model",
-            fmt::format("RWKV-{}, {} layers, n_embd {}, n_ffn {}{}", name_of(c.version), c.n_layer, c.n_embd,
-                        c.n_ffn, c.head_size > 0 ? fmt::format(", head size {}", c.head_size) : ""));
+  print_row("model", model_text(c));
   print_row("strategy", precision_text(r.strategy, r.plan));
   print_row("vocabulary", vocabulary_text(vocabulary, c.n_vocab));
   if (c.has_time_state) print_row("state", "a trained initial state is part of the model");
@@ -86,15 +87,28 @@ void convert_checkpoint(const Checkpoint& checkpoint, const Options& options) {
   print_report(report, options, convert.vocabulary);
 }
 
-void convert_state_file(const Checkpoint& checkpoint, const Options& options) {
-  if (!options.strategy.empty() || !options.vocabulary.empty()) {
+// --- States ---
+
+void refuse_model_options(const Options& options) {
+  if (options.strategy.empty() && options.vocabulary.empty()) return;
+  throw UsageError(fmt::format("{} is a state, which has no strategy and no vocabulary", options.input));
+}
+
+void print_state(const StateFile& state) {
+  print_row("state", state_text(state));
+  if (state.config)
+    print_row("for", fmt::format("RWKV-{} ({})", name_of(state.config->version), state.source));
+}
+
+void convert_trained_state(const Checkpoint& checkpoint, const Options& options) {
+  if (!options.model.empty()) {
     throw UsageError(
-        fmt::format("{} is a state file, which has no strategy and no vocabulary", options.input));
+        fmt::format("{} is a trained state, which fits any model of its shape: --model is for "
+                    "the Python package's states",
+                    options.input));
   }
-  StateShape shape = convert_state(checkpoint, options.output);
+  print_state(convert_state(checkpoint, options.output));
   int named = version_in_name(std::filesystem::path(options.input).filename().string());
-  print_row("state",
-            fmt::format("{} layers, {} heads of size {}", shape.layers, shape.heads, shape.head_size));
   print_row("for", named == 0 ? "RWKV-5, 6 or 7 of this shape" : fmt::format("RWKV-{} by its name", named));
   print_row("orientation", named == 7 ? "as it is in the file (RWKV-7)"
                            : named >= 5
@@ -103,39 +117,126 @@ void convert_state_file(const Checkpoint& checkpoint, const Options& options) {
   print_row("written", options.output);
 }
 
+void import_state(const Checkpoint& checkpoint, const Options& options) {
+  if (options.model.empty()) {
+    throw UsageError(
+        fmt::format("{} holds a list of tensors, as the Python package's states are: --model "
+                    "MODEL says of which model it is",
+                    options.input));
+  }
+  ModelIdentity model = identify_model(options.model, !options.no_crc);
+  print_state(convert_state(checkpoint, options.output, &model.config, model.source));
+  if (model.config.version != Version::v4) {
+    print_row("orientation",
+              model.config.version == Version::v7 ? "transposed (RWKV-7)" : "as it is in the file");
+  }
+  print_row("tokens", "none: the list has neither tokens nor logits, so feed a message before a reply");
+  print_row("written", options.output);
+}
+
+// A state file as a .pth.
+void export_state(const MappedFile& file, const Options& options) {
+  refuse_model_options(options);
+  if (!options.model.empty())
+    throw UsageError(options.input + " says itself of which model it is: no --model");
+  check_not_input(options.output, {options.input});
+  StateFile state = read_state_file(file);
+  write_state_checkpoint(options.output, state);
+  print_state(state);
+  print_row("as", state.config ? "the list of tensors that the Python package takes and returns"
+                               : "a dict of blocks.N.att.time_state [head, value, key]");
+  if (!state.tokens.empty()) {
+    print_row("left out", fmt::format("{} tokens{}", state.tokens.size(),
+                                      state.logits.empty() ? "" : ", and the logits that follow"));
+  }
+  print_row("written", options.output);
+}
+
+// --- What is asked for ---
+
 void verify(const std::string& path) {
   MappedFile file = MappedFile::open(path);
   TensorFileHeader header = parse_tensor_file(file.bytes(), path);
-  const std::string* kind = header.metadata_value("rwkv.kind");
-  bool model = kind == nullptr || *kind != "state";
-  if (model) {
-    ModelFile::open(file);
+  bool state = is_state_header(header);
+  if (state) {
+    read_state_file(file);  // compares the checksums, too
   } else {
-    check_state_header(header, path);
+    ModelFile::open(file);
+    ProgressLine progress;
+    verify_checksums(header, file.bytes(), path,
+                     [&](uint64_t done, uint64_t total) { progress.show("verifying", done, total); });
   }
-  ProgressLine progress;
-  verify_checksums(header, file.bytes(), path,
-                   [&](uint64_t done, uint64_t total) { progress.show("verifying", done, total); });
-  progress.clear();
-  fmt::print("{}: {} of {} tensors, {}: structure and checksums are right\n", path, model ? "model" : "state",
+  fmt::print("{}: {} of {} tensors, {}: structure and checksums are right\n", path, state ? "state" : "model",
              header.entries.size(), human_bytes(file.bytes().size()));
 }
 
+void convert(const Options& options) {
+  if (options.output.empty()) throw UsageError("an input and an output are needed");
+  MappedFile file = MappedFile::open(existing_checkpoint(options.input));
+  if (is_tensor_file(file.bytes()) && is_state_header(parse_tensor_file(file.bytes(), file.path()))) {
+    return export_state(file, options);
+  }
+  Checkpoint checkpoint = Checkpoint::open(file.path(), {.check_crc = !options.no_crc});
+  bool list = checkpoint.is_list(), state = list || is_state_checkpoint(checkpoint);
+  if (state) refuse_model_options(options);
+  if (list) return import_state(checkpoint, options);
+  if (state) return convert_trained_state(checkpoint, options);
+  if (!options.model.empty())
+    throw UsageError("--model is for the Python package's states");
+  convert_checkpoint(checkpoint, options);
+}
+
 void run(const Options& options) {
+  bool alone = options.input.empty() && options.strategy.empty() && options.vocabulary.empty() &&
+               options.model.empty();
   if (!options.verify.empty()) {
-    bool alone =
-        options.input.empty() && options.strategy.empty() && options.vocabulary.empty() && !options.no_crc;
-    if (!alone) throw UsageError("--verify FILE takes no other files and options");
+    if (!alone || options.no_crc || !options.info.path.empty())
+      throw UsageError("--verify FILE takes no other files and options");
     return verify(options.verify);
   }
-  if (options.output.empty()) throw UsageError("an input and an output are needed");
-  Checkpoint checkpoint =
-      Checkpoint::open(existing_checkpoint(options.input), {.check_crc = !options.no_crc});
-  if (is_state_checkpoint(checkpoint)) {
-    convert_state_file(checkpoint, options);
-  } else {
-    convert_checkpoint(checkpoint, options);
-  }
+  if (options.info.path.empty()) return convert(options);
+  if (!alone) throw UsageError("--info FILE takes no other files, no --strategy, --vocab and --model");
+  InfoOptions info = options.info;
+  info.statistics = !options.no_statistics;
+  info.check_crc = !options.no_crc;
+  info.threads = options.threads;
+  print_info(info);
+}
+
+void define_options(CLI::App& app, Options& options) {
+  app.add_option("IN", options.input, "Checkpoint (.pth), or a state, .pth or not");
+  app.add_option("OUT", options.output, "File to write; it appears when it is complete");
+  app.add_option("--strategy", options.strategy,
+                 "Strategy that the file is laid out for (default: the checkpoint's precision on the CPU)")
+      ->check(not_empty());
+  app.add_option(
+         "--vocab", options.vocabulary,
+         "Vocabulary to put into the file (default: World's or 20B's, by the model's vocabulary size)")
+      ->check(not_empty());
+  app.add_option("--model", options.model,
+                 "The model of a state that the Python package saved: converted or a .pth")
+      ->check(not_empty());
+  app.add_option("--threads", options.threads, "Threads (default: one per physical core)")
+      ->check(CLI::Range(1, 1024));
+  app.add_flag("--no-crc", options.no_crc, "Do not compare the checksums of the checkpoint");
+  app.add_option("--verify", options.verify,
+                 "Check structure and checksums of a converted file or a state, then stop")
+      ->check(not_empty());
+  auto* info =
+      app.add_option("--info", options.info.path,
+                     "Tell what a checkpoint, converted file or state is: its shape, its tensors and "
+                     "their values, and the memory that strategies take")
+          ->check(not_empty());
+  app.add_flag("--no-statistics", options.no_statistics, "--info without reading the tensors' values")
+      ->needs(info);
+  auto* memory = app.add_option("--memory", options.info.memory,
+                                "--info of this strategy's needs: of each device, beside what is free")
+                     ->check(not_empty())
+                     ->needs(info);
+  app.add_option("--device-memory", options.info.device_memory,
+                 "--memory for CUDA devices with so much free, such as 8GB or 7900MiB, be they here or not")
+      ->transform(CLI::AsSizeValue(true))
+      ->needs(memory);
 }
 
 }  // namespace
@@ -147,31 +248,16 @@ int main(int argc, char** argv) {
   return run_program(
       argc, argv,
       {"rwkv-convert",
-       "Converts an RWKV checkpoint (.pth) into a file that is mapped into memory and used in place, or a "
-       "trained state\n"
-       "into a state file: it sees which. Versions 4, 5, 5.1, 5.2, 6 and 7.",
+       "Converts an RWKV checkpoint (.pth) into a file that is mapped into memory and used in place, and "
+       "states from .pth\n"
+       "files and back: it sees which. Versions 4, 5, 5.1, 5.2, 6 and 7.",
        "  rwkv-convert RWKV-x070-World-1.5B-v3-20250127-ctx4096.pth model.rwkv\n"
        "  rwkv-convert model.pth model.rwkv --strategy 'cpu bf16i8'\n"
        "  rwkv-convert rwkv-x060-chn_single_round_qa-3B-20240505-ctx1024.pth qa.state\n"
-       "  rwkv-convert --verify model.rwkv"},
-      [&](CLI::App& app) {
-        app.add_option("IN", options.input, "Checkpoint or state file (.pth)");
-        app.add_option("OUT", options.output, "File to write; it appears when it is complete");
-        app.add_option(
-               "--strategy", options.strategy,
-               "Strategy that the file is laid out for (default: the checkpoint's precision on the CPU)")
-            ->type_name("STRATEGY")
-            ->check(not_empty());
-        app.add_option(
-               "--vocab", options.vocabulary,
-               "Vocabulary to put into the file (default: World's or 20B's, by the model's vocabulary size)")
-            ->check(not_empty());
-        app.add_option("--threads", options.threads, "Threads (default: one per physical core)")
-            ->check(CLI::Range(1, 1024));
-        app.add_flag("--no-crc", options.no_crc, "Do not compare the checksums of the checkpoint");
-        app.add_option("--verify", options.verify,
-                       "Check structure and checksums of a converted file, then stop")
-            ->check(not_empty());
-      },
-      [&] { run(options); });
+       "  rwkv-convert saved.state for-python.pth\n"
+       "  rwkv-convert from-python.pth saved.state --model model.rwkv\n"
+       "  rwkv-convert --verify model.rwkv\n"
+       "  rwkv-convert --info model.pth\n"
+       "  rwkv-convert --info model.pth --memory 'cuda fp16i8 *20+' --device-memory 8GB"},
+      [&](CLI::App& app) { define_options(app, options); }, [&] { run(options); });
 }

@@ -33,12 +33,6 @@ fs::path share_directory() {
   return fs::read_symlink("/proc/self/exe", ignored).parent_path().parent_path() / "share" / "rwkv";
 }
 
-// A model file begins with the length of a JSON header; a checkpoint is a zip archive or a pickle.
-bool is_container(const MappedFile& file) {
-  auto bytes = file.bytes();
-  return bytes.size() > 9 && static_cast<char>(bytes[8]) == '{';
-}
-
 // What `auto` stands for on this machine.
 std::string resolve_strategy(const ModelOptions& options, const Config& config, const Strategy& made_for) {
   if (options.strategy != "auto") return options.strategy;
@@ -52,7 +46,7 @@ std::string resolve_strategy(const ModelOptions& options, const Config& config, 
 
 ModelFile open_file(const ModelOptions& options, LoadOptions& load, ProgressLine& progress) {
   MappedFile file = MappedFile::open(existing_checkpoint(options.model));
-  if (is_container(file)) {
+  if (is_tensor_file(file.bytes())) {
     ModelFile model = ModelFile::open(std::move(file));
     load.strategy = resolve_strategy(options, model.config, model.strategy);
     return model;

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <span>
 
+#include "cuda/workspace.h"
 #include "ops/ops.h"
 
 namespace rwkv::cuda {
@@ -15,8 +16,6 @@ namespace rwkv::cuda {
 /// The most products of one launch, and mixes of one token shift.
 constexpr int max_products = 8;
 constexpr int max_mixes = 6;
-/// Counters of a workspace.
-constexpr int max_counters = 256;
 
 /// y = x W^T for a long chunk and fp16 or bf16 weights.
 struct LibraryProduct {
@@ -37,7 +36,7 @@ class ProductLibrary {
 /// Tokens of a chunk from which matmul asks a library.
 constexpr int library_tokens = 256;
 
-/// Device memory that operators need beside their operands; one for each queue.
+/// Device memory that operators need beside their operands; one for each queue. cuda/workspace.h tells sizes.
 struct Workspace {
   std::byte* operands = nullptr;  ///< matmul: inputs of products as tensor cores read them
   float* sums = nullptr;          ///< matvec: partial sums of an input_rows product
@@ -48,9 +47,6 @@ struct Workspace {
   size_t library_sum_bytes = 0;
   int64_t two_part_weights = small_matrix;  ///< matmul: up to so many, fp16 inputs have two parts
 };
-/// Sizes for these limits.
-size_t operand_bytes(const Ops::Limits& limits);
-size_t sum_bytes(const Ops::Limits& limits);
 
 /// What the last block of a matvec to arrive does with its output, which then costs no launch of its own: at
 /// most one of the two.

@@ -32,7 +32,6 @@
 namespace rwkv::cuda {
 namespace {
 
-constexpr int operand_padding = 64;  // inputs
 constexpr int prepare_threads = 256;
 
 /// The inputs of products, as tensor cores read them.
@@ -295,13 +294,6 @@ void matmul_all(std::span<const Product> products, const Tile* tile, const Works
 }
 
 }  // namespace
-
-size_t operand_bytes(const Ops::Limits& limits) {
-  if (limits.tokens < 2) return 0;
-  // Each operand has at least 64 inputs, and exponents.
-  const int64_t operands = limits.product_inputs / operand_padding;
-  return static_cast<size_t>(limits.tokens * limits.product_inputs * 4 + operands * (limits.tokens * 4 + 16));
-}
 
 // Blocks must be enough for a large device's multiprocessors, of which it has 100 to 170, and for few tokens,
 // where what matters is how many loads are under way, several times so many.

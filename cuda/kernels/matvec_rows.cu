@@ -28,14 +28,14 @@ namespace rwkv::cuda {
 namespace {
 
 constexpr int warps = norm_threads / 32;
-constexpr int least_piece = norm_threads;  // inputs of a block
-constexpr int enough_blocks = 256;         // not more pieces than make this many
-constexpr int depth = 8;                   // rows on their way at once
+constexpr int depth = 8;  // rows on their way at once
+static_assert(least_piece == norm_threads);
 static_assert(enough_blocks / 2 < max_counters, "tiles in pieces have a counter each, and the tail has one");
 
 /// Outputs of a tile.
 template <DType type>
 constexpr int tile_width = 32 * chunk_weights<type>;
+static_assert(tile_width<DType::f32> * 4 == tile_bytes);
 /// Sums of a tile in shared memory: a lane's lie one more apart than they are, so that neighbouring lanes
 /// write to different banks.
 template <DType type>
@@ -195,22 +195,7 @@ void launch_rows(Arguments& a, cudaStream_t stream) {
          norm_threads, 0, stream, a);
 }
 
-/// Partial sums of the largest product of these limits: none is in pieces that make more blocks than enough.
-template <DType type>
-int64_t most_sums(const Ops::Limits& limits) {
-  const int64_t tiles = (limits.product_outputs + tile_width<type> - 1) / tile_width<type>;
-  const int64_t pieces = (limits.product_inputs + least_piece - 1) / least_piece;
-  return std::min<int64_t>(tiles * pieces, enough_blocks) * tile_width<type>;
-}
-
 }  // namespace
-
-size_t sum_bytes(const Ops::Limits& limits) {
-  const int64_t sums =
-      std::max({most_sums<DType::f32>(limits), most_sums<DType::f16>(limits), most_sums<DType::bf16>(limits),
-                most_sums<DType::i8>(limits), most_sums<DType::i4>(limits)});
-  return static_cast<size_t>(sums) * sizeof(float);
-}
 
 void matvec_rows(const Product& product, const Tail& tail, const Workspace& workspace, cudaStream_t stream) {
   const MatrixLayout m = layout_of(product.weight);

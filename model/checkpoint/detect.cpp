@@ -76,6 +76,9 @@ void check_claimed_size(const Checkpoint& checkpoint) {
 
 ModelCheckpoint::ModelCheckpoint(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
   if (is_state_checkpoint(checkpoint)) fail("a state file, where a model is expected");
+  if (checkpoint.is_list()) {
+    fail("holds a list of tensors, as the Python package's states are, where a model is expected");
+  }
   check_claimed_size(checkpoint);
   for (const SourceTensor& t : checkpoint.tensors()) {
     for (const Foreign& kind : foreign_kinds) {

@@ -116,6 +116,7 @@ void Checkpoint::read_pickle_record(const std::string& root, const Records& reco
   }
   StateDict dict = read_state_dict(pickle, path);
   other_names_ = std::move(dict.other_names);
+  is_list_ = dict.is_list;
   for (const StateTensor& tensor : dict.tensors) {
     std::string name = fmt::format("{}data/{}", root, tensor.storage.key);
     auto record = records.find(name);
@@ -132,6 +133,7 @@ void Checkpoint::open_legacy() {
   const std::string& path = file_.path();
   LegacyCheckpoint legacy = read_legacy_checkpoint(file_.bytes(), path);
   other_names_ = std::move(legacy.dict.other_names);
+  is_list_ = legacy.dict.is_list;
   for (const StateTensor& tensor : legacy.dict.tensors) {
     auto storage = legacy.storages.find(tensor.storage.key);
     if (storage == legacy.storages.end()) {

@@ -1,7 +1,8 @@
 // Checkpoints of PyTorch, read without Python: the zip archives of torch.save and the files from before
-// PyTorch 1.6. A checkpoint here is a dict of dense tensors of float32, float16 or bfloat16.
+// PyTorch 1.6. A checkpoint here is a dict of dense tensors of float32, float16 or bfloat16, or a list of
+// them.
 //
-// The archive is ROOT/data.pkl (the pickled dict), ROOT/byteorder, and one record ROOT/data/KEY for each
+// The archive is ROOT/data.pkl (the pickled object), ROOT/byteorder, and one record ROOT/data/KEY for each
 // storage.
 #pragma once
 
@@ -38,13 +39,17 @@ class Checkpoint {
   /// names what it is.
   static Checkpoint open(const std::string& path, const CheckpointOptions& options = {});
 
-  /// In the order of the file's dict; names are unique and there is at least one.
+  /// In the order of the file's dict or list; names are unique and there is at least one.
   [[nodiscard]] const std::vector<SourceTensor>& tensors() const { return tensors_; }
   /// nullptr when there is none of that name.
   [[nodiscard]] const SourceTensor* find(std::string_view name) const;
   /// Keys of the dict whose values are no tensors.
   [[nodiscard]] const std::vector<std::string>& other_names() const { return other_names_; }
+  /// True for a list of tensors, whose names are their places in it: "0", "1", ...
+  [[nodiscard]] bool is_list() const { return is_list_; }
   [[nodiscard]] const MappedFile& file() const { return file_; }
+  /// False for a file from before PyTorch 1.6.
+  [[nodiscard]] bool has_checksums() const { return !records_.empty(); }
 
   /// Elements [first, first + count) of one of this checkpoint's tensors, counted in the order of a dense
   /// tensor (last index fastest), whatever its strides: as fp32, or in the tensor's own type. Throws Error
@@ -72,6 +77,7 @@ class Checkpoint {
   CheckpointOptions options_;
   std::vector<SourceTensor> tensors_;
   std::vector<std::string> other_names_;
+  bool is_list_ = false;
   std::unordered_map<std::string_view, size_t> index_;  // of tensors_, by name
   std::vector<ZipEntry> records_;
   std::unique_ptr<std::atomic<bool>[]> checked_;  // per record

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <unordered_set>
 #include <utility>
 
@@ -315,11 +316,29 @@ void check_not_converted(const std::vector<Entry>& root, const std::string& path
   }
 }
 
+/// The root when it is a list or tuple of nothing but tensors, else nullptr.
+const PickleNode* tensor_list(const PickleValue& root) {
+  const PickleNode* node = root.node();
+  bool list = node != nullptr && (node->kind == Kind::list || node->kind == Kind::tuple) &&
+              !node->items.empty() && std::all_of(node->items.begin(), node->items.end(), is_tensor);
+  return list ? node : nullptr;
+}
+
+StateDict parse_list(const PickleNode& list, const std::string& path) {
+  StateDict dict;
+  dict.is_list = true;
+  for (const PickleValue& item : list.items) {
+    dict.tensors.push_back(parse_tensor(std::to_string(dict.tensors.size()), item, path));
+  }
+  return dict;
+}
+
 }  // namespace
 
 StateDict read_state_dict(const Pickle& pickle, const std::string& path) {
   auto root = entries_of(pickle.root);
   check_globals(pickle, root ? *root : std::vector<Entry>(), path);
+  if (const PickleNode* list = tensor_list(pickle.root)) return parse_list(*list, path);
   Place place(path + ": ");
   if (!root) place.fail(fmt::format("holds {}, not a dict of tensors", kind_of(pickle.root)));
   check_not_converted(*root, path);

@@ -40,11 +40,12 @@ struct StateTensor {
 struct StateDict {
   std::vector<StateTensor> tensors;      ///< in the order of the dict, names unique; types f32, f16, bf16
   std::vector<std::string> other_names;  ///< keys whose values are no tensors
+  bool is_list = false;                  ///< a list or tuple of tensors, whose names are "0", "1", ...
 };
 
-/// Takes a dict of tensors (dict, OrderedDict, defaultdict; plain tensors and Parameters) apart. `path`
-/// begins the message of the Error for anything else: a tensor of another type, a training checkpoint with
-/// the state dict inside, a pickled module, a global that is not known here.
+/// Takes a dict of tensors (dict, OrderedDict, defaultdict; plain tensors and Parameters) apart, or a list of
+/// nothing but tensors. `path` begins the message of the Error for anything else: a tensor of another type, a
+/// training checkpoint with the state dict inside, a pickled module, a global that is not known here.
 StateDict read_state_dict(const Pickle& pickle, const std::string& path);
 
 /// All storages that the pickle mentions, used by tensors or not.

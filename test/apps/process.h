@@ -26,6 +26,12 @@ struct Result {
   std::string output, errors;
 };
 
+/// Whether it ended with this status and one line that begins as every error does.
+inline bool is_error(const Result& r, int status) {
+  bool one_line = r.errors.find('\n') + 1 == r.errors.size() && r.errors.ends_with('\n');
+  return r.status == status && one_line && r.errors.starts_with("error: ");
+}
+
 /// Runs a program to its end. `redirections` are words of the shell, such as ">&-", put behind it.
 Result run_program(const Arguments& command, const std::string& input = "",
                    const std::string& redirections = "");

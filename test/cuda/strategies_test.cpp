@@ -4,7 +4,7 @@
 #include <cstdlib>
 
 #include "model/executor.h"
-#include "model/state_file.h"
+#include "model/state.h"
 #include "test/cuda/device_under_test.h"
 #include "test/model/checkpoint_model.h"
 #include "test/model/reference_set.h"

@@ -3,8 +3,8 @@
 
 #include "core/memory.h"
 #include "model/checkpoint/detect.h"
+#include "model/checkpoint/state_checkpoint.h"
 #include "model/config.h"
-#include "model/state_file.h"
 #include "test/model/checkpoint/build.h"
 #include "test/support.h"
 

@@ -50,6 +50,11 @@ std::string ReferenceSet::state(const std::string& name) const {
   return std::filesystem::exists(path) ? path : "";
 }
 
+std::string ReferenceSet::list(const std::string& name) const {
+  std::string path = directory + "/lists/" + name + ".pth";
+  return std::filesystem::exists(path) ? path : "";
+}
+
 std::vector<float> ReferenceSet::expected(const std::string& name, const std::string& what) const {
   std::string path = directory + "/expected/" + name + ".cpu-" + what + ".f32";
   std::string bytes = read_file(path);

@@ -20,6 +20,8 @@ struct ReferenceSet {
   [[nodiscard]] std::string model(const std::string& name) const;
   /// Empty when the model has no state file.
   [[nodiscard]] std::string state(const std::string& name) const;
+  /// The package's state after the tokens, as torch.save writes it. Empty when there is none.
+  [[nodiscard]] std::string list(const std::string& name) const;
   /// `what`: "fp32", "bf16", "fp32.seq", ...
   [[nodiscard]] std::vector<float> expected(const std::string& name, const std::string& what) const;
 };

@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "model/checkpoint/pth.h"
-#include "model/state_file.h"
+#include "model/checkpoint/state_checkpoint.h"
 #include "test/model/reference_set.h"
 #include "test/model/run.h"
 #include "test/support.h"

@@ -1,5 +1,5 @@
 // State files: saved sessions and trained initial states.
-#include "model/state_file.h"
+#include "model/state.h"
 
 #include <doctest/doctest.h>
 
@@ -9,6 +9,7 @@
 
 #include "core/crc32.h"
 #include "model/checkpoint/convert.h"
+#include "model/checkpoint/state_checkpoint.h"
 #include "test/core/unprivileged.h"
 #include "test/model/checkpoint/build.h"
 #include "test/model/checkpoint_model.h"
@@ -166,7 +167,8 @@ TEST_CASE_FIXTURE(Fixture, "session: NaN and infinite values are refused, and th
   }
   for (int32_t bad : {-1, 20, INT32_MIN}) {
     write_file(path, with_changed(bytes, "tokens", [&](std::string& values) { patch(values, 4, bad); }));
-    CHECK(contains(refusal(loaded, path), "the state of another model"));
+    CHECK(refusal(loaded, path) ==
+          "token " + std::to_string(bad) + " is none of the model's 20: damaged, or made by another program");
   }
 }
 
@@ -214,10 +216,10 @@ TEST_CASE_FIXTURE(Fixture,
                   "initial state: from .pth and converted it is the same, in every version of its shape") {
   CheckpointTensors tensors = make_state_checkpoint(2, 2, 8);
   write_checkpoint(pth, tensors);
-  StateShape shape = convert_state(Checkpoint::open(pth), path);
-  CHECK(shape.layers == 2);
-  CHECK(shape.heads == 2);
-  CHECK(shape.head_size == 8);
+  StateFile written = convert_state(Checkpoint::open(pth), path);
+  CHECK(written.layers.size() == 2);
+  CHECK(written.heads == 2);
+  CHECK(written.head_size == 8);
   for (Version version : all_versions) {
     CAPTURE(name_of(version));
     auto loaded = model({.version = version});

@@ -20,12 +20,6 @@ namespace {
 
 std::string tool(const std::string& name) { return program_path("tools/" + name); }
 
-// One line that begins as every error does.
-bool is_error(const Result& r, int status) {
-  bool one_line = std::count(r.errors.begin(), r.errors.end(), '\n') == 1 && r.errors.ends_with('\n');
-  return r.status == status && one_line && r.errors.starts_with("error: ");
-}
-
 }  // namespace
 
 TEST_CASE("rwkv-convert converts the demo model, shows what it made, and verifies it") {
@@ -179,7 +173,7 @@ TEST_CASE("bench --profile shows where the time goes") {
   CHECK(r.status == 0);
   for (const char* part : {"\nprefill ", "\ndecode ", "wkv7", "matmul 1280x160", "everything else"})
     CHECK_MESSAGE(r.output.find(part) != std::string::npos, part);
-  command.push_back("--json");
+  command.emplace_back("--json");
   Json json = parse_json(run_program(command).output, "bench");
   for (const char* key : {"prefill_profile", "decode_profile"}) {
     const Json* profile = json.find(key);

@@ -14,6 +14,7 @@ normalizations.txt                  rows of layer normalization in 16 bits: the 
                                     weight, bias, row and result
 states/NAME.pth                     a trained initial state, blocks.N.att.time_state
 expected/NAME.cpu-fp32.state.f32    the logits when that is loaded first
+lists/NAME.pth                      the state after the tokens as torch.save writes what the package returns
 """
 
 import glob
@@ -49,6 +50,9 @@ MODELS = {
     "v7-small": dict(version="7", dtype=FP32, embd=24, head=8, ffn=75, vocab=83, ranks=(8, 5, 3, 11)),
     "v7-large": dict(version="7", dtype=BF16, layers=1, embd=128, head=128, ffn=35, vocab=78, ranks=(8, 16, 4, 33)),
 }
+
+# A model of each kind of state.
+LISTED = ("v4", "v5.2-merged", "v6-merged", "v7-small")
 
 
 class Random:
@@ -243,13 +247,15 @@ def compute(names):
                     if "att" not in MODELS[name]:
                         last, state = model.forward(list(tokens), None)
                     save(f"{name}.cpu-fp32.seq", [last, *state])
+                    if name in LISTED:
+                        torch.save(state, f"lists/{name}.pth")
                     if MODELS[name].get("state"):
                         start = loaded_state(name, MODELS[name]["version"])
                         save(f"{name}.cpu-fp32.state", one_at_a_time(model, start)[0])
 
 
 def main():
-    for folder in ("models", "states", "expected"):
+    for folder in ("models", "states", "lists", "expected"):
         os.makedirs(folder, exist_ok=True)
         for old in glob.glob(folder + "/*"):
             os.remove(old)

@@ -88,7 +88,10 @@ TEST_CASE("any global that no state dict needs is refused and named") {
 TEST_CASE("a file that is no dict of tensors") {
   CHECK(contains(error_of_root("N"), "holds None, not a dict of tensors"));
   CHECK(contains(error_of_root(pickled(5)), "holds an int, not a dict of tensors"));
-  CHECK(contains(error_of_root(pickled_list({pickled_tensor()})), "holds a list, not a dict of tensors"));
+  CHECK(contains(error_of_root(pickled_list({})), "holds a list, not a dict of tensors"));
+  CHECK(
+      contains(error_of_root(pickled_list({pickled_tensor(), "N"})), "holds a list, not a dict of tensors"));
+  CHECK(contains(error_of_root(pickled_tuple({pickled_list({pickled_tensor()})})), "holds a tuple, not a"));
   CHECK(contains(error_of_root(pickled_tensor()), "holds a tensor, not a dict of tensors"));
   CHECK(contains(error_of_root(pickled_storage({})), "holds a storage, not a dict of tensors"));
   CHECK(contains(error_of_root("}"), "holds no tensors: its dict is empty"));
@@ -99,6 +102,25 @@ TEST_CASE("a file that is no dict of tensors") {
   CHECK(contains(error_of_root("}(N" + pickled_tensor() + "u"), "has None as a key of its dict"));
   auto twice = pickled_dict({{"a", pickled_tensor()}, {"b", pickled_tensor()}, {"a", pickled_tensor()}});
   CHECK(contains(error_of_root(twice), "has 'a' twice in its dict"));
+}
+
+TEST_CASE("a list or a tuple of tensors is read, by their places") {
+  TemporaryDirectory directory;
+  std::string path = directory / "list.pth";
+  std::vector<std::string> items = {pickled_tensor({.key = "1"}),
+                                    pickled_tensor({.sizes = {6}, .strides = {1}})};
+  for (const std::string& root : {pickled_list(items), pickled_tuple(items)}) {
+    make_zip(checkpoint_records(pickle_of(root), {floats(6), floats(6)})).write(path);
+    CHECK(Checkpoint::open(path).is_list());
+    std::vector<Content> contents = read_all(path);
+    REQUIRE(contents.size() == 2);
+    CHECK(contents[0] == Content{"0", DType::f32, {2, 3}, floats(6)});
+    CHECK(contents[1] == Content{"1", DType::f32, {6}, floats(6)});
+  }
+  write_file(path, checkpoint_with(pickled_tensor()));
+  CHECK(!Checkpoint::open(path).is_list());
+  CHECK(contains(error_of_root(pickled_list({pickled_tensor({.storage = "LongStorage"})})),
+                 "tensor '0' is int64"));
 }
 
 TEST_CASE("a training checkpoint is refused with its keys and the way out") {

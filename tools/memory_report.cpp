@@ -1,0 +1,127 @@
+#include "tools/memory_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "apps/common/model_option.h"
+#include "apps/common/progress.h"
+#include "cpu/cpu.h"
+#include "cuda/cuda.h"
+#include "model/memory_plan.h"
+#include "model/model_file.h"
+#include "model/planned_device.h"
+
+namespace rwkv::apps {
+namespace {
+
+using Devices = std::vector<std::unique_ptr<Device>>;
+
+constexpr const char* usual_strategies[] = {"cpu fp32",  "cpu bf16",    "cpu bf16i8", "cpu bf16i4",
+                                            "cuda fp16", "cuda fp16i8", "cuda fp16i4"};
+constexpr uint64_t unknown = std::numeric_limits<uint64_t>::max();
+
+int64_t chunk() { return ModelOptions().chunk; }
+
+// The host and the CUDA devices that the strategy names.
+Devices devices_of(const Strategy& strategy, std::optional<uint64_t> device_memory) {
+  Devices devices;
+  devices.push_back(cpu::open());
+  for (const Segment& s : strategy.segments) {
+    bool there = std::ranges::any_of(devices, [&](const auto& d) { return d->id() == s.device_index + 1; });
+    if (s.device == DeviceKind::cpu || there) continue;
+    bool here = !device_memory && s.device_index < cuda::device_count();
+    devices.push_back(here ? cuda::open(s.device_index)
+                           : plan_cuda_device(s.device_index, device_memory.value_or(unknown)));
+  }
+  return devices;
+}
+
+std::string bytes_text(uint64_t bytes) { return bytes == 0 ? "-" : human_bytes(bytes); }
+
+void print_device(const DeviceMemory& m) {
+  uint64_t free = m.device->free_memory();
+  fmt::print("{:<8} {:>11} {:>11} {:>11} {:>11} {:>11} {:>11} {:>11}\n",
+             m.device->id() == 0 ? "host" : fmt::format("cuda:{}", m.device->id() - 1),
+             human_bytes(m.total()), bytes_text(m.weights), bytes_text(m.streamed), bytes_text(m.slots),
+             bytes_text(m.state), bytes_text(m.activations), free == unknown ? "unknown" : human_bytes(free));
+}
+
+// Where the host's weights come from: a model file's pages are used in place where they have the right form.
+void print_source(const MemoryQuestion& question, const std::vector<LayerPlan>& plan) {
+  std::vector<ModelTensor> tensors = model_tensors(question.config, plan);
+  uint64_t all = 0, copied = 0;
+  for (size_t i = 0; i < tensors.size(); i++) {
+    const ModelTensor& t = tensors[i];
+    const LayerPlan& layer = plan[static_cast<size_t>(t.layer)];
+    bool host = layer.device == DeviceKind::cpu || layer.streamed || t.spec.role == Role::table;
+    auto bytes = static_cast<uint64_t>(t.form.bytes());
+    all += bytes;
+    if (host && !question.stored.empty() && question.stored[i] != t.form) copied += bytes;
+  }
+  const std::string advice =
+      fmt::format("rwkv-convert --strategy '{}' makes a file that is used in place", question.strategy);
+  if (question.stored.empty()) {
+    fmt::print("A .pth is converted into host memory at each start, {} whatever the devices; {}.\n",
+               human_bytes(all), advice);
+  } else if (copied > 0) {
+    fmt::print("Of the host's weights {} are converted at each start; {}.\n", human_bytes(copied), advice);
+  } else {
+    fmt::print("The host's weights are used in the file, where processes share them.\n");
+  }
+}
+
+void print_verdict(const MemoryQuestion& question, const Strategy& strategy,
+                   const std::vector<DeviceMemory>& memory, const Devices& devices) {
+  std::string shortage = memory_shortage(question.config, strategy, chunk(), devices);
+  if (!shortage.empty()) fmt::print("Does not fit: {}\n", shortage);
+  bool known = true;
+  for (const DeviceMemory& m : memory) {
+    uint64_t free = m.device->free_memory();
+    if (free == unknown) {
+      known = false;
+      fmt::print("This program sees no cuda:{}: --device-memory 8GB plans for one with so much free.\n",
+                 m.device->id() - 1);
+    }
+    if (m.device->id() != 0 || m.total() <= free) continue;
+    shortage = "host";
+    fmt::print("Does not fit: the host has {} free, but {} are needed; choose a smaller precision\n",
+               human_bytes(free), human_bytes(m.total()));
+  }
+  if (known && shortage.empty()) fmt::print("It fits.\n");
+}
+
+}  // namespace
+
+void print_usual_strategies(const Config& config) {
+  fmt::print("\nmemory that the usual strategies take, with prompts in chunks of {} tokens\n\n", chunk());
+  fmt::print("{:<14} {:>11} {:>11}\n", "strategy", "host", "cuda:0");
+  for (const char* text : usual_strategies) {
+    Strategy strategy = Strategy::parse(text);
+    // Whatever is here, so that every machine prints the same.
+    Devices devices = devices_of(strategy, unknown);
+    uint64_t host = 0, cuda = 0;
+    for (const DeviceMemory& m : memory_plan(config, strategy.plan(config.layers()), chunk(), devices))
+      (m.device->id() == 0 ? host : cuda) += m.total();
+    fmt::print("{:<14} {:>11} {:>11}\n", text, bytes_text(host), bytes_text(cuda));
+  }
+}
+
+void print_memory(const MemoryQuestion& question) {
+  Strategy strategy = Strategy::parse(question.strategy);
+  std::vector<LayerPlan> plan = strategy.plan(question.config.layers());
+  Devices devices = devices_of(strategy, question.device_memory);
+  std::vector<DeviceMemory> memory = memory_plan(question.config, plan, chunk(), devices);
+  std::ranges::sort(memory, {}, [](const DeviceMemory& m) { return m.device->id(); });
+  fmt::print("\nmemory that '{}' takes, with prompts in chunks of {} tokens\n\n", to_string(strategy),
+             chunk());
+  fmt::print("{:<8} {:>11} {:>11} {:>11} {:>11} {:>11} {:>11} {:>11}\n", "device", "total", "weights",
+             "streamed", "slots", "state", "activations", "free");
+  for (const DeviceMemory& m : memory) print_device(m);
+  fmt::print("\n");
+  print_source(question, plan);
+  print_verdict(question, strategy, memory, devices);
+}
+
+}  // namespace rwkv::apps

@@ -1,0 +1,28 @@
+// What strategies take of the memory of the host and of CUDA devices, be they here or not.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace rwkv::apps {
+
+/// A table of the usual strategies: one conversation, prompts in chunks of the programs' default length.
+void print_usual_strategies(const Config& config);
+
+struct MemoryQuestion {
+  Config config;
+  std::string strategy;
+  std::optional<uint64_t> device_memory;  ///< free on each CUDA device; without it: as this machine has
+  std::vector<StoredForm> stored;         ///< of the file's tensors; empty for a .pth
+};
+
+/// What one strategy takes of each device, beside what is free, and what fits if that does not. Throws Error
+/// for what is no strategy.
+void print_memory(const MemoryQuestion& question);
+
+}  // namespace rwkv::apps
