@@ -192,7 +192,8 @@ void run(Options& options) {
 void define_beginning(CLI::App& app, Options& options) {
   auto* state = app.add_option("--state", options.state,
                                "Trained state to start from, in place of the template's beginning");
-  auto* load = app.add_option("--load", options.load, "Conversation to go on with, as /save or the Python package (.pth) wrote it")
+  auto* load = app.add_option("--load", options.load,
+                              "Conversation to go on with, as /save or the Python package (.pth) wrote it")
                    ->excludes(state);
   app.add_option("--session", options.session,
                  "Go on with the conversation of this name, or begin it; it is saved after each reply")

@@ -181,8 +181,7 @@ void convert(const Options& options) {
   if (state) refuse_model_options(options);
   if (list) return import_state(checkpoint, options);
   if (state) return convert_trained_state(checkpoint, options);
-  if (!options.model.empty())
-    throw UsageError("--model is for the Python package's states");
+  if (!options.model.empty()) throw UsageError("--model is for the Python package's states");
   convert_checkpoint(checkpoint, options);
 }
 
