@@ -41,8 +41,8 @@ struct Options {
 // What the conversation goes on from, if anything.
 struct Resumed {
   std::optional<Session> session;
+  ConversationNotes notes;   // of the session
   std::string session_file;  // to write after each turn
-  bool trained = false;
 };
 
 ChatSettings settings_of(const Options& options, const PromptTemplate& form) {
@@ -67,6 +67,13 @@ ChatSettings settings_of(const Options& options, const PromptTemplate& form) {
   return settings;
 }
 
+Session load(const std::string& path, const std::shared_ptr<const Model>& model) {
+  std::string note;
+  Session session = load_session(path, model, &note);
+  if (!note.empty()) write_notice(note + "\n");
+  return session;
+}
+
 Resumed resume(const Options& options, const std::shared_ptr<const Model>& model) {
   Resumed resumed;
   std::string path = options.load;
@@ -75,34 +82,33 @@ Resumed resume(const Options& options, const std::shared_ptr<const Model>& model
     resumed.session_file = session_path(options.session);
     if (std::filesystem::exists(resumed.session_file, ignored)) path = resumed.session_file;
   }
-  if (path.empty()) {
-    path = options.state;
-    resumed.trained = !path.empty();
-  }
   if (path.empty()) return resumed;
-  std::string note;
-  resumed.session = load_session(path, model, &note);
-  if (!note.empty()) write_notice(note + "\n");
+  resumed.session = load(path, model);
+  resumed.notes = read_notes(*resumed.session);
+  if (!options.system.empty())
+    write_notice("note: --system is for conversations that begin; this one goes on\n");
   return resumed;
 }
 
-PromptTemplate template_of(const Options& options, const Resumed& resumed, const Model& model) {
+PromptTemplate template_of(const Options& options, const ConversationNotes& notes, const Model& model) {
   PromptTemplate form =
       choose_prompt_template(model.file().source(), model.config().version, model.config().n_vocab);
-  std::string saved = resumed.session ? read_notes(*resumed.session).form : "";
   if (options.form != automatic) {
     form = find_prompt_template(options.form);
-  } else if (!saved.empty() && saved != prompt_file_template) {
-    form = find_prompt_template(saved);
+  } else if (notes.form == prompt_file_template) {
+    form = template_of_names(form, notes.user, notes.bot, notes.message);
+  } else if (!notes.form.empty()) {
+    form = find_prompt_template(notes.form);
   }
   if (!options.bos.empty()) form.end_of_text_first = options.bos == "on";
   return form;
 }
 
+// Where /reset goes back to.
 Session start_of(const Options& options, Executor& executor, const Tokenizer& tokenizer,
-                 const PromptTemplate& form, Resumed& resumed) {
-  if (resumed.session) return std::move(*resumed.session);
-  if (options.show_prompt) write_notice(start_text(form, options.system));
+                 const PromptTemplate& form, bool fresh) {
+  if (!options.state.empty()) return load(options.state, executor.shared_model());
+  if (options.show_prompt && fresh) write_notice(start_text(form, options.system));
   ProgressLine progress;
   return start_session(executor, tokenizer, form, options.system, [&](int64_t done, int64_t total) {
     progress.show("reading the beginning", static_cast<uint64_t>(done), static_cast<uint64_t>(total));
@@ -111,7 +117,7 @@ Session start_of(const Options& options, Executor& executor, const Tokenizer& to
 }
 
 void greet(const Model& model, const PromptTemplate& form, const Options& options,
-           const Conversation& conversation) {
+           const Conversation& conversation, bool fresh) {
   const Config& c = model.config();
   std::string text = fmt::format("RWKV-{}, {} layers of width {}, {} tokens; {} on {}; template {}\n",
                                  name_of(c.version), c.n_layer, c.n_embd, c.n_vocab,
@@ -125,8 +131,7 @@ void greet(const Model& model, const PromptTemplate& form, const Options& option
   }
   text += "/help lists the commands, Ctrl-C ends a reply, Ctrl-D ends the program.\n\n";
   const auto& turns = conversation.turns();
-  bool fresh = options.state.empty() && conversation.session().notes.empty();
-  if (fresh) text += start_text(form, options.system);
+  if (fresh && options.state.empty()) text += start_text(form, options.system);
   if (!turns.empty()) {
     text += fmt::format("After {} messages; the last (/history shows all):\n\n{}: {}\n\n{}:{}\n\n",
                         turns.size(), form.user, turns.back().message, form.bot, turns.back().reply);
@@ -175,17 +180,19 @@ void run(Options& options) {
   auto tokenizer = open_tokenizer(*model, options.model);
   Executor executor(model, options.model.chunk);
   Resumed resumed = resume(options, model);
-  PromptTemplate form = template_of(options, resumed, *model);
+  const bool fresh = !resumed.session;
+  PromptTemplate form = template_of(options, resumed.notes, *model);
   ChatSettings settings = settings_of(options, form);
-  Session start = start_of(options, executor, *tokenizer, form, resumed);
   ConversationOptions conversing{form, settings.think, settings.sampling, settings.max_tokens};
-  conversing.from_nothing = !resumed.trained;
-  Conversation conversation(executor, *tokenizer, std::move(start), std::move(conversing));
+  conversing.from_nothing = options.state.empty();
+  Conversation conversation(executor, *tokenizer, start_of(options, executor, *tokenizer, form, fresh),
+                            std::move(conversing));
+  if (!fresh) conversation.resume(std::move(*resumed.session));
   ChatLoop loop(
       conversation, executor, *tokenizer, settings,
       {dialogue ? ReplyStyle::dialogue : ReplyStyle::bare, options.show_prompt, resumed.session_file});
   if (options.has_prompt) return loop.answer(prompt);
-  if (dialogue) greet(*model, form, options, conversation);
+  if (dialogue) greet(*model, form, options, conversation, fresh);
   talk(loop, options, dialogue);
 }
 
@@ -206,7 +213,8 @@ void define_beginning(CLI::App& app, Options& options) {
       "Form of prompt, such as world, g1 or translate:English-Chinese (default: by the model's name)");
   app.add_flag("--list-templates", options.list_templates,
                "List them, with their settings of the sampler, and exit");
-  app.add_option("--system", options.system, "System text in front of the conversation, for the template g1");
+  app.add_option("--system", options.system, "System text in front of the conversation, for the template g1")
+      ->excludes(state);
   app.add_option("--think", options.think,
                  "How models of template g1 think: off, fast, on, short or long (default fast)")
       ->check(CLI::IsMember({"off", "fast", "on", "short", "long"}));

@@ -55,12 +55,14 @@ struct Tensor {
   }
   [[nodiscard]] explicit operator bool() const { return data != nullptr; }
 
-  [[nodiscard]] float* f32() const {
+  // Always inlined: kernels are compiled for several instruction sets, and a copy out of line of one of them
+  // would serve all.
+  [[nodiscard, gnu::always_inline]] float* f32() const {
     assert(dtype == DType::f32);
     return reinterpret_cast<float*>(data);
   }
   /// Row `i` of an fp32 tensor in the plain layout.
-  [[nodiscard]] float* row(int64_t i) const { return f32() + i * stride; }
+  [[nodiscard, gnu::always_inline]] float* row(int64_t i) const { return f32() + i * stride; }
 
   /// Rows [begin, begin + count).
   [[nodiscard]] Tensor slice_rows(int64_t begin, int64_t count) const {

@@ -139,6 +139,25 @@ void State::reset() {
   }
 }
 
+std::vector<std::byte> State::to_host() const {
+  std::vector<std::byte> bytes(this->bytes());
+  size_t at = 0;
+  for (size_t i = 0; i < buffers_.size(); at += buffers_[i++].size()) {
+    model_->device(static_cast<int64_t>(i))
+        .copy_out(bytes.data() + at, buffers_[i].data(), buffers_[i].size());
+  }
+  return bytes;
+}
+
+void State::from_host(std::span<const std::byte> bytes) {
+  if (bytes.size() != this->bytes()) throw Error("a state of another size");
+  size_t at = 0;
+  for (size_t i = 0; i < buffers_.size(); at += buffers_[i++].size()) {
+    model_->device(static_cast<int64_t>(i))
+        .copy_in(buffers_[i].data(), bytes.data() + at, buffers_[i].size());
+  }
+}
+
 uint64_t State::bytes() const {
   uint64_t total = 0;
   for (const Buffer& buffer : buffers_) total += buffer.size();

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,9 @@ class State {
 
   /// As before any text.
   void reset();
+  /// All of it in host memory, wherever the layers are; and back, into a state of the same model.
+  [[nodiscard]] std::vector<std::byte> to_host() const;
+  void from_host(std::span<const std::byte> bytes);
   [[nodiscard]] uint64_t bytes() const;
 
  private:

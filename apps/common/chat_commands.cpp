@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <utility>
 
 #include "apps/common/chat_loop.h"
 #include "apps/common/progress.h"
@@ -66,8 +67,8 @@ std::span<const ChatLoop::Command> ChatLoop::commands() {
   return table;
 }
 
-// Always true: what begins with a slash is never a message.
-bool ChatLoop::slash_command(const std::string& line) {
+// What begins with a slash is never a message.
+void ChatLoop::slash_command(const std::string& line) {
   size_t end = std::min(line.find_first_of(" \t\n"), line.size());
   std::string_view name = std::string_view(line).substr(0, end);
   std::string argument = clean_message(line.substr(end));
@@ -85,7 +86,6 @@ bool ChatLoop::slash_command(const std::string& line) {
     throw Error(fmt::format("{0} needs {1}: {0} {2}", name, what, found->argument));
   }
   (this->*found->run)(argument);
-  return true;
 }
 
 // NOLINTNEXTLINE(readability-convert-member-functions-to-static): a command like the others
@@ -105,9 +105,9 @@ void ChatLoop::exit(const std::string&) { leaving_ = true; }
 
 void ChatLoop::retry(const std::string&) {
   auto start = Clock::now();
-  apply(settings_);
-  if (!conversation_->undo_reply()) throw Error("there is no reply to draw again: write a message first");
-  reply(start);
+  if (conversation_->turns().empty()) throw Error("there is no reply to draw again: write a message first");
+  if (read_on([&](const Reading& reading) { return conversation_->undo_reply(reading) ? 1 : 0; }))
+    reply(start);
 }
 
 void ChatLoop::undo(const std::string& count) {
@@ -119,7 +119,9 @@ void ChatLoop::undo(const std::string& count) {
     throw Error(
         fmt::format("/undo takes a number of messages from 1 to {}, not '{}'", turns, printable(count)));
   }
-  conversation_->go_back_to(turns - number);
+  if (!read_on(
+          [&](const Reading& reading) { return conversation_->go_back_to(turns - number, reading) ? 1 : 0; }))
+    return;
   save_turn();
   notice(number == 1 ? "The last message was taken back."
                      : fmt::format("The last {} messages were taken back.", number));
@@ -134,8 +136,12 @@ void ChatLoop::edit(const std::string& number_and_text) {
     throw Error(fmt::format(
         "/edit needs the number of a message, from 1 to {}, and the new text: /edit {} TEXT", turns, turns));
   }
-  conversation_->go_back_to(number - 1);
-  say(std::string(text), settings_);
+  auto start = Clock::now();
+  if (read_on([&](const Reading& reading) { return conversation_->edit(number - 1, text, reading); })) {
+    reply(start);
+  } else {
+    notice("\nThe conversation is as it was before.");
+  }
 }
 
 void ChatLoop::list_history(const std::string&) {
@@ -157,7 +163,8 @@ void ChatLoop::start_branch(const std::string& name) {
 }
 
 void ChatLoop::switch_branch(const std::string& name) {
-  conversation_->switch_to(name);
+  if (!read_on([&](const Reading& reading) { return conversation_->switch_to(name, reading) ? 1 : 0; }))
+    return;
   save_turn();
   notice(fmt::format("Branch '{}', after {} messages.", printable(name), conversation_->turns().size()));
 }
@@ -177,7 +184,6 @@ void ChatLoop::set(const std::string& name_and_value) {
   }
   size_t end = std::min(name_and_value.find(' '), name_and_value.size());
   change_setting(settings_, name_and_value.substr(0, end), clean_message(name_and_value.substr(end)));
-  apply(settings_);
 }
 
 void ChatLoop::reset(const std::string&) {
@@ -193,7 +199,14 @@ void ChatLoop::save(const std::string& path) {
 
 void ChatLoop::load(const std::string& path) {
   std::string note;
-  conversation_->resume(load_session(path, executor_->shared_model(), &note));
+  Session session = load_session(path, executor_->shared_model(), &note);
+  const std::string &held = read_notes(session).form, &form = conversation_->options().form.name;
+  if (!held.empty() && held != form) {
+    throw Error(
+        fmt::format("{}: a conversation in the template '{}', this one is in '{}': start with chat --load",
+                    path, printable(held), form));
+  }
+  conversation_->resume(std::move(session));
   if (!note.empty()) write_notice(note + "\n");
   save_turn();
   notice(fmt::format("Loaded a conversation of {} tokens.", conversation_->session().tokens.size()));

@@ -31,7 +31,7 @@ ChatLoop::ChatLoop(Conversation& conversation, Executor& executor, const Tokeniz
       options_(std::move(options)),
       free_text_(executor, tokenizer),
       colour_(wants_colour()) {
-  apply(settings_);
+  use(settings_);
 }
 
 int64_t ChatLoop::run(LineReader& lines) {
@@ -61,10 +61,11 @@ int64_t ChatLoop::run(LineReader& lines) {
   return failures_;
 }
 
-// A line that ends in a backslash goes on in the next one.
+// A line that ends in a backslash goes on in the next one. Scripts have other ways.
 Input ChatLoop::read_message(LineReader& lines, std::string& message) {
   Input input = lines.read(message, prompt());
-  while (input == Input::line && message.ends_with('\\')) {
+  bool typed = options_.style == ReplyStyle::dialogue;
+  while (typed && input == Input::line && message.ends_with('\\')) {
     message.back() = '\n';
     std::string next;
     input = lines.read(next, continued_prompt);
@@ -78,18 +79,25 @@ Input ChatLoop::read_message(LineReader& lines, std::string& message) {
 std::string ChatLoop::prompt() const {
   const std::string& branch = conversation_->branch();
   std::string where = branch == main_branch ? "" : fmt::format(" [{}]", branch);
-  return conversation_->options().form.user + where + ":";
+  return terminal_text(conversation_->options().form.user + where) + ":";
 }
 
 void ChatLoop::handle(const std::string& line) {
   try {
-    if (line.starts_with('/') && slash_command(clean_message(line))) return;
-    if (line.starts_with('+') && plus_command(clean_message(line))) return;
-    auto [message, settings] = settings_in_message(as_message(line), settings_);
+    use(settings_);
+    if (line.starts_with('/')) return slash_command(clean_message(line));
+    std::string message = as_message(line);
+    bool plus = line.starts_with('+');
+    if (plus || conversation_->options().form.clean) {
+      auto [text, settings] = settings_in_message(plus ? clean_message(line) : message, settings_);
+      message = text;
+      use(settings);
+    }
+    if (plus && plus_command(message)) return;
     if (message.empty()) {
       write_notice(std::string(nothing_said) + "\n");
     } else {
-      say(message, settings);
+      say(message);
     }
   } catch (const OutputError&) {
     throw;
@@ -103,34 +111,43 @@ std::string ChatLoop::as_message(const std::string& line) const {
   return conversation_->options().form.clean ? clean_message(line) : line;
 }
 
-void ChatLoop::apply(const ChatSettings& settings) {
+void ChatLoop::use(const ChatSettings& settings) {
+  now_ = settings;
   conversation_->set(settings.sampling, settings.think, settings.max_tokens);
 }
 
-void ChatLoop::answer(const std::string& message) { say(as_message(message), settings_); }
+void ChatLoop::answer(const std::string& message) {
+  if (!say(as_message(message)))
+    throw Error("the model did not come to an answer within its thinking: raise --max-tokens");
+}
 
-void ChatLoop::say(const std::string& message, const ChatSettings& settings) {
+// False when there is no reply.
+bool ChatLoop::say(const std::string& message) {
   auto start = Clock::now();
-  apply(settings);
   if (options_.show_prompt) write_notice(terminal_text(conversation_->prompt_of(message)) + "\n");
+  bool read = read_on([&](const Reading& reading) { return conversation_->read(message, reading); });
+  if (!read) notice("\nThe message was taken back.");
+  return read && reply(start);
+}
+
+// Work that reads tokens, with progress. False when it was interrupted.
+bool ChatLoop::read_on(const std::function<int64_t(const Reading&)>& work) {
+  auto start = Clock::now();
   ProgressLine progress;
-  int64_t tokens = conversation_->read(message, [&](int64_t done, int64_t total) {
+  int64_t tokens = work([&](int64_t done, int64_t total) {
     progress.show("reading", static_cast<uint64_t>(done), static_cast<uint64_t>(total));
     return interrupted();
   });
   progress.clear();
-  if (tokens == 0) {
-    notice("\nThe message was taken back.");
-    return;
-  }
+  if (tokens == 0) return false;
   last_.message_tokens = tokens;
   last_.reading_seconds = seconds_between(start, Clock::now());
-  reply(start);
-  apply(settings_);
+  return true;
 }
 
-void ChatLoop::reply(Clock::time_point start) {
-  ReplyView view(options_.style, colour_, conversation_->options().form.bot);
+bool ChatLoop::reply(Clock::time_point start) {
+  const PromptTemplate& form = conversation_->options().form;
+  ReplyView view(options_.style, colour_, form.bot, form.clean);
   last_.first_text_seconds = 0;
   auto reply_start = Clock::now();
   auto show_timed = [&](std::string_view text, ReplyPart part) {
@@ -152,9 +169,10 @@ void ChatLoop::reply(Clock::time_point start) {
   if (reply.end == ReplyEnd::limit) {
     write_notice(fmt::format("(ended after {} tokens: max_tokens)\n", reply.tokens));
   }
-  if (reply.taken_back) write_notice("(it did not come to an answer: the message was taken back)\n");
+  if (reply.taken_back) write_notice("(there is no answer: the conversation is as it was before)\n");
   if (settings_.timing) show_timing();
   save_turn();
+  return !reply.taken_back;
 }
 
 void ChatLoop::save_turn() const {
@@ -165,7 +183,7 @@ void ChatLoop::show_timing() const {
   double seconds = last_.reply_seconds > 0 ? last_.reply_seconds : 1e-9;
   std::string text = fmt::format("[{} tokens, {:.1f} tok/s, the first after {:.2f} s]", last_.reply_tokens,
                                  static_cast<double>(last_.reply_tokens) / seconds, last_.first_text_seconds);
-  bool dim = options_.style == ReplyStyle::dialogue && colour_;
+  bool dim = is_terminal(STDERR_FILENO) && colour_;
   write_notice((dim ? "\x1b[2m" + text + "\x1b[0m" : text) + "\n");
 }
 

@@ -56,10 +56,11 @@ class ChatLoop {
   // chat_loop.cpp
   Input read_message(LineReader& lines, std::string& message);
   void handle(const std::string& line);
-  void say(const std::string& message, const ChatSettings& settings);
-  void reply(Clock::time_point start);
+  bool say(const std::string& message);
+  bool reply(Clock::time_point start);
+  bool read_on(const std::function<int64_t(const Reading&)>& work);
   [[nodiscard]] std::string as_message(const std::string& line) const;
-  void apply(const ChatSettings& settings);
+  void use(const ChatSettings& settings);
   void save_turn() const;
   void show_timing() const;
   [[nodiscard]] std::string prompt() const;
@@ -67,7 +68,7 @@ class ChatLoop {
   void complain(std::string_view text);
 
   // chat_commands.cpp
-  bool slash_command(const std::string& line);
+  void slash_command(const std::string& line);
   void retry(const std::string&);
   void undo(const std::string& count);
   void edit(const std::string& number_and_text);
@@ -98,7 +99,7 @@ class ChatLoop {
   Conversation* conversation_;
   Executor* executor_;
   const Tokenizer* tokenizer_;
-  ChatSettings settings_;
+  ChatSettings settings_, now_;  // now_: for this line
   ChatOptions options_;
   FreeText free_text_;
   bool colour_;

@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 
+#include "apps/common/replaced.h"
 #include "core/error.h"
 
 namespace rwkv::apps {
@@ -72,9 +73,10 @@ const std::array<Setting, 10>& all_settings() {
 
 // Cuts `mark` and the number behind it out of the message; the number as text, or nothing.
 std::optional<std::string> cut_out(std::string& message, std::string_view mark) {
-  size_t at = message.find(mark);
-  bool word = at != std::string::npos && (at == 0 || message[at - 1] == ' ' || message[at - 1] == '\n');
-  if (!word) return std::nullopt;
+  size_t at = 0;
+  auto is_word = [&] { return at == 0 || message[at - 1] == ' ' || message[at - 1] == '\n'; };
+  for (at = message.find(mark); at != std::string::npos && !is_word();) at = message.find(mark, at + 1);
+  if (at == std::string::npos) return std::nullopt;
   size_t end = std::min(message.find_first_of(" \n", at), message.size());
   std::string value = message.substr(at + mark.size(), end - at - mark.size());
   message.erase(at, end - at);
@@ -92,7 +94,8 @@ std::string list_settings(const ChatSettings& settings) {
 
 void change_setting(ChatSettings& settings, std::string_view name, std::string_view value) {
   const auto& all = all_settings();
-  auto found = std::ranges::find_if(all, [&](const Setting& s) { return s.name == name; });
+  const std::string wanted = replaced(name, "-", "_");  // as the options are written
+  auto found = std::ranges::find_if(all, [&](const Setting& s) { return s.name == wanted; });
   if (found == all.end())
     throw Error(fmt::format("there is no setting '{}': /set lists them", printable(name)));
   if (value.empty()) throw Error(fmt::format("{0} needs a value: /set {0} VALUE", name));

@@ -38,6 +38,7 @@ std::string session_path(const std::string& name) {
   std::error_code error;
   fs::create_directories(path, error);
   if (error) throw system_error(path.string(), "make the folder", error.value());
+  fs::permissions(path, fs::perms::owner_all, error);  // nobody else is to read what was said
   return (path / (name + std::string(suffix))).string();
 }
 
@@ -57,7 +58,7 @@ std::string list_sessions() {
     text += fmt::format("{:20} {:%Y-%m-%d %H:%M}  {}\n", printable(entry.path().stem().string()), when,
                         human_bytes(static_cast<uint64_t>(status.st_size)));
   }
-  return text;
+  return text.empty() ? "there are no sessions yet: chat --session NAME begins one\n" : text;
 }
 
 }  // namespace rwkv::apps

@@ -13,6 +13,7 @@
 #include "apps/common/replaced.h"
 #include "apps/common/terminal.h"
 #include "core/error.h"
+#include "tokenizer/utf8.h"
 
 namespace rwkv::apps {
 namespace {
@@ -95,25 +96,24 @@ void ChatLoop::ask_at_start(const std::string& text) {
 
 void ChatLoop::begin_free_text(const Session& from, const std::string& text,
                                std::vector<std::string> stop_texts) {
+  if (options_.show_prompt) write_notice(terminal_text(text) + "\n");
   show_free_text([&](const ShowText& show) {
-    return free_text_.begin(from, text, std::move(stop_texts), settings_.sampling, show, interrupted);
+    return free_text_.begin(from, text, std::move(stop_texts), now_.sampling, show, interrupted);
   });
 }
 
 void ChatLoop::generate_again(const std::string&) {
-  show_free_text(
-      [&](const ShowText& show) { return free_text_.again(settings_.sampling, show, interrupted); });
+  show_free_text([&](const ShowText& show) { return free_text_.again(now_.sampling, show, interrupted); });
 }
 
 void ChatLoop::generate_more(const std::string&) {
-  show_free_text(
-      [&](const ShowText& show) { return free_text_.more(settings_.sampling, show, interrupted); });
+  show_free_text([&](const ShowText& show) { return free_text_.more(now_.sampling, show, interrupted); });
 }
 
 void ChatLoop::show_free_text(const std::function<Reply(const ShowText&)>& generate) {
   std::optional<ReplyView> view;  // begun when there is something to show: errors come alone
   generate([&](std::string_view text) {
-    if (!view) view.emplace(options_.style, colour_, "");
+    if (!view) view.emplace(options_.style, colour_, "", true);
     view->show(text);
   });
   if (view) view->finish();

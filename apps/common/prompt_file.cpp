@@ -110,14 +110,22 @@ PromptTemplate read_prompt_file(const std::string& path, const PromptTemplate& b
   for (const auto& [name, value] : values) {
     if (name != "init_prompt") prompt = replaced(prompt, "{" + name + "}", value);
   }
+  std::string message = fmt::format("{{user}}{0} {{text}}{1}{{bot}}{0}", values["interface"], turn_end);
+  PromptTemplate form = template_of_names(base, values["user"], values["bot"], message);
+  form.start = prompt.empty() ? "" : "\n" + prompt + std::string(turn_end);
+  return form;
+}
+
+PromptTemplate template_of_names(const PromptTemplate& base, const std::string& user, const std::string& bot,
+                                 const std::string& message) {
   PromptTemplate form = base;
   form.name = prompt_file_template;
-  form.user = values["user"];
-  form.bot = values["bot"];
-  form.message = fmt::format("{{user}}{0} {{text}}{1}{{bot}}{0}", values["interface"], turn_end);
+  form.user = user;
+  form.bot = bot;
+  form.message = message;
   form.system.clear();
-  form.start = prompt.empty() ? "" : "\n" + prompt + std::string(turn_end);
-  form.dialogue = true;
+  form.start.clear();
+  form.dialogue = form.clean = true;
   form.thinks = false;
   form.stop_texts = {std::string(turn_end)};
   return form;

@@ -16,4 +16,8 @@ constexpr const char* prompt_file_template = "prompt file";
 /// {interface} may stand. `base` gives the rest. Throws Error.
 PromptTemplate read_prompt_file(const std::string& path, const PromptTemplate& base);
 
+/// A template of that kind without a beginning, as the notes of a session have it.
+PromptTemplate template_of_names(const PromptTemplate& base, const std::string& user, const std::string& bot,
+                                 const std::string& message);
+
 }  // namespace rwkv::apps

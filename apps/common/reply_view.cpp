@@ -24,13 +24,15 @@ int label_columns(const std::string& speaker) { return speaker.empty() ? 0 : col
 
 }  // namespace
 
-ReplyView::ReplyView(ReplyStyle style, bool colour, const std::string& speaker)
+ReplyView::ReplyView(ReplyStyle style, bool colour, const std::string& speaker, bool trim)
     : style_(style),
       colour_(colour),
       safe_(is_terminal(STDOUT_FILENO)),
+      labelled_(!speaker.empty()),
+      trim_(trim),
       wrap_(terminal_width(style), label_columns(speaker)) {
   if (style_ == ReplyStyle::bare) return;
-  std::string label = speaker.empty() ? "" : speaker + ":";
+  std::string label = speaker.empty() ? "" : terminal_text(speaker) + ":";
   if (colour_ && !label.empty()) label = std::string(bold) + label + std::string(plain);
   write_output("\n" + label);
 }
@@ -39,9 +41,15 @@ void ReplyView::show(std::string_view text, ReplyPart part) {
   bool hidden = part == ReplyPart::thinking && style_ == ReplyStyle::bare;
   if (hidden) return;
   if (part != part_) change_to(part);
-  if (at_start_ && style_ == ReplyStyle::bare) {
-    text.remove_prefix(std::min(text.find_first_not_of(" \t\n"), text.size()));
-    at_start_ = text.empty();
+  if (part == ReplyPart::answer && at_start_) {
+    if (trim_ && style_ == ReplyStyle::bare) {
+      text.remove_prefix(std::min(text.find_first_not_of(" \t\n"), text.size()));
+    }
+    if (text.empty()) return;
+    at_start_ = false;
+    if (style_ == ReplyStyle::dialogue && labelled_ && !thought_ && text.front() != ' ' &&
+        text.front() != '\n')
+      write(" ");
   }
   write(text);
 }
@@ -54,6 +62,7 @@ void ReplyView::change_to(ReplyPart part) {
     if (part == ReplyPart::thinking) write(" ");
   }
   part_ = part;
+  thought_ = true;
 }
 
 void ReplyView::write(std::string_view text) {

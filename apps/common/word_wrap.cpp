@@ -34,6 +34,7 @@ std::string WordWrap::push(std::string_view text) {
     text.remove_prefix(c.length);
     if (bytes == "\n" || bytes == " " || bytes == "\t") {
       end_word(out);
+      inside_ = false;
       if (bytes == "\n") {
         out += blanks_ + "\n";
         blanks_.clear();
@@ -44,9 +45,14 @@ std::string WordWrap::push(std::string_view text) {
       continue;
     }
     bool wide = c.kind == Utf8Char::Kind::whole && columns_of(c.code) == 2;
-    if (wide) end_word(out);
+    if (wide) {
+      end_word(out);
+      inside_ = false;
+    }
     word_ += bytes;
-    if (wide) end_word(out);
+    bool line_full = width_ >= least_width && columns_of(word_) >= width_;  // it is not held back for longer
+    if (wide || line_full) end_word(out);
+    inside_ = inside_ || line_full;
   }
   return out;
 }
@@ -63,8 +69,8 @@ std::string WordWrap::flush() {
 void WordWrap::end_word(std::string& out) {
   if (word_.empty()) return;
   int columns = columns_of(word_);
-  bool breaks =
-      width_ >= least_width && column_ > 0 && column_ + static_cast<int>(blanks_.size()) + columns > width_;
+  bool breaks = !inside_ && width_ >= least_width && column_ > 0 &&
+                column_ + static_cast<int>(blanks_.size()) + columns > width_;
   if (breaks) {
     out += "\n";
     column_ = 0;

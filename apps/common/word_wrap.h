@@ -26,6 +26,7 @@ class WordWrap {
   void end_word(std::string& out);
 
   int width_, column_;
+  bool inside_ = false;  // a word of which a part is out already
   std::string word_, blanks_;
 };
 

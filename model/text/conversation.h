@@ -14,6 +14,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,15 +35,14 @@ struct ConversationOptions {
   SamplerOptions sampling;
   int64_t max_tokens = 4096;  ///< of a reply, thinking included
   uint64_t bookmark_bytes = uint64_t{1} << 30;
-  bool from_nothing = true;  ///< of a start without notes: it did not begin from a trained state
+  bool from_nothing = true;  ///< the start did not begin from a trained state
 };
-
-constexpr const char* main_branch = "main";
 
 struct TurnReply {
   ReplyEnd end = ReplyEnd::limit;
   int64_t tokens = 0;
-  bool taken_back = false;  ///< it ended within the thinking: the conversation is as before the message
+  bool taken_back =
+      false;  ///< it ended within the thinking: the conversation is as if it had not been asked for
 };
 
 /// Asked between the chunks of a text and after the last: tokens done, tokens in all. True ends the work.
@@ -67,22 +67,28 @@ class Conversation {
   /// or 0 when `reading` ended it: then, and when an Error is thrown, the conversation is as it was before.
   int64_t read(std::string_view message, const Reading& reading = {});
 
+  /// The same in place of turns()[index] and all that follow it.
+  int64_t edit(size_t index, std::string_view message, const Reading& reading = {});
+
   /// Draws the reply to the message just read. Interrupted, it is the shorter reply that was shown. When
-  /// anything throws, the conversation is as it was before the message.
+  /// anything throws, and when it is taken back, the conversation is as it was before the message; or before
+  /// edit() or undo_reply(), with all that followed.
   TurnReply reply(const ShowReply& show, const Interrupted& interrupted = {});
 
-  /// Goes back to where the last reply began, so that reply() draws another. False when there is none.
-  bool undo_reply();
+  /// Goes back to where the last reply began, so that reply() draws another. False, and nothing happens, when
+  /// there is none or `reading` ended the work. Throws Error as go_back_to() does.
+  bool undo_reply(const Reading& reading = {});
 
-  /// Goes back to before the message of turns()[index]. Throws Error when that place was forgotten and cannot
-  /// be made again: the conversation was loaded, and began from a trained state.
-  void go_back_to(size_t index);
+  /// Goes back to before the message of turns()[index]. False, and nothing happens, when `reading` ended the
+  /// work. Throws Error when that place was forgotten and cannot be made again: the conversation was loaded,
+  /// and began from a trained state.
+  bool go_back_to(size_t index, const Reading& reading = {});
 
   /// Forgets everything since the start, on this branch.
   void restart();
 
-  /// Goes on from another session of the same model, with the turns that its notes tell of. restart() still
-  /// goes back to the start. Throws Error for damaged notes.
+  /// Goes on from another session of the same model, with the turns and branches that its notes tell of.
+  /// restart() still goes back to the start. Throws Error for damaged notes.
   void resume(Session session);
 
   /// Begins anew, in another form: `start` is where restart() goes back to from now on. There is one branch
@@ -91,8 +97,9 @@ class Conversation {
 
   /// Another branch, which begins here; this one stays as it is. Throws Error when there is one of that name.
   void start_branch(const std::string& name);
-  /// Goes on where that branch stands. Throws Error when there is none.
-  void switch_to(const std::string& name);
+  /// Goes on where that branch stands. False, and nothing happens, when `reading` ended the work. Throws
+  /// Error when there is none of that name.
+  bool switch_to(const std::string& name, const Reading& reading = {});
   [[nodiscard]] const std::string& branch() const { return branch_; }
   [[nodiscard]] std::vector<std::string> branches() const;
 
@@ -100,28 +107,37 @@ class Conversation {
   void set(const SamplerOptions& sampling, Think think, int64_t max_tokens);
 
   [[nodiscard]] const ConversationOptions& options() const { return options_; }
-  /// Where restart() goes back to.
-  [[nodiscard]] const Session& start() const { return start_.session; }
-  [[nodiscard]] const std::vector<Turn>& turns() const { return now_.turns; }
+  [[nodiscard]] const std::vector<Turn>& turns() const { return talk_.turns; }
   /// Its notes are not kept up; save() writes them.
-  [[nodiscard]] const Session& session() const { return now_.session; }
-  /// Writes a state file of the session, and the turns as its notes. Throws Error.
+  [[nodiscard]] const Session& session() const { return session_; }
+  /// A session at the place where restart() goes back to.
+  [[nodiscard]] Session start() const;
+  /// Writes a state file of the session, and the turns and branches as its notes. Branches are left out of a
+  /// conversation that began from a trained state, and when they are very long. Throws Error.
   void save(const std::string& path) const;
 
  private:
-  // Where a branch stands, and from where its tokens can be read again.
-  struct Place {
-    Session session;
+  struct Talk {
     std::vector<Turn> turns;
-    std::shared_ptr<const Bookmark> origin;
+    std::shared_ptr<const Bookmark> origin;  // from where the tokens can be read again
     bool from_nothing = true;
   };
+  // Where a branch stands.
+  struct Place {
+    Talk talk;
+    std::vector<int32_t> tokens;
+    std::shared_ptr<const Bookmark> end;  // none: to be read from the tokens
+  };
 
-  [[nodiscard]] Place place_of(Session session) const;
+  [[nodiscard]] Place start_place(Session start) const;
+  [[nodiscard]] Place here() const;
+  [[nodiscard]] bool take(const Place& place, const Reading& reading = {});
   [[nodiscard]] std::shared_ptr<const Bookmark> bookmark() const;
   [[nodiscard]] const Bookmark* nearest_before(size_t tokens) const;
-  void return_to(size_t tokens, const std::shared_ptr<const Bookmark>& place);
-  void replace_thinking(const Turn& turn);
+  [[nodiscard]] bool return_to(size_t tokens, const std::shared_ptr<const Bookmark>& place,
+                               const Reading& reading = {});
+  void give_up();
+  void replace_thinking(Turn& turn);
   void forget_old_bookmarks();
   [[nodiscard]] std::string_view separator() const;
   [[nodiscard]] std::string message_with_wish(std::string_view message) const;
@@ -131,7 +147,10 @@ class Conversation {
   const Tokenizer* tokenizer_;
   ConversationOptions options_;
   Generator generator_;
-  Place start_, now_;
+  Session session_;
+  Talk talk_;
+  Place start_;
+  std::optional<Place> before_;  // edit() or undo_reply(), until the reply has come
   std::string branch_ = main_branch;
   std::map<std::string, Place> others_;  // all branches but this one
 };

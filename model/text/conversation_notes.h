@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,9 +11,11 @@
 
 namespace rwkv {
 
-/// A place in a conversation.
+constexpr const char* main_branch = "main";
+
+/// A place in a conversation, in host memory.
 struct Bookmark {
-  State state;
+  std::vector<std::byte> state;
   std::vector<float> logits;
   size_t tokens = 0;  ///< of the session, before this place
 };
@@ -25,11 +28,22 @@ struct Turn {
   std::shared_ptr<const Bookmark> before_message = {}, before_reply = {};  ///< none where forgotten
 };
 
+/// Another branch of the conversation: its tokens are the first `common` ones of the session, then these.
+struct NotedBranch {
+  std::string name;
+  size_t common = 0;
+  std::vector<int32_t> tokens = {};
+  std::vector<Turn> turns = {};
+};
+
 /// What a session's notes say of the conversation.
 struct ConversationNotes {
-  std::string form = {};         ///< the name of the template
-  bool from_nothing = false;     ///< the tokens make the state: it did not begin from a trained one
-  std::vector<Turn> turns = {};  ///< without bookmarks
+  std::string form = {};                          ///< the name of the template
+  std::string user = {}, bot = {}, message = {};  ///< of the template: for one that is in no table
+  bool from_nothing = false;         ///< the tokens make the state: it did not begin from a trained one
+  std::string branch = main_branch;  ///< the session's
+  std::vector<Turn> turns = {};      ///< without bookmarks
+  std::vector<NotedBranch> others = {};
 };
 
 /// As one JSON object.

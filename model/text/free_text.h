@@ -18,14 +18,14 @@ namespace rwkv {
 
 class FreeText {
  public:
-  static constexpr int64_t max_tokens = 256;  ///< drawn at a time
+  static constexpr int64_t max_tokens = 257;  ///< drawn at a time
 
   /// Executor and tokenizer must outlive it.
   FreeText(Executor& executor, const Tokenizer& tokenizer) : executor_(&executor), tokenizer_(&tokenizer) {}
 
   /// Reads `text` behind `from` (without tokens: from nothing) and goes on with it until end of text or one
-  /// of `stop_texts`. When `reading` ends the work, nothing is generated and the text before stays the last
-  /// one. Throws Error.
+  /// of `stop_texts`. When `interrupted` ends the reading, nothing is generated and the text before stays the
+  /// last one. Throws Error.
   Reply begin(const Session& from, std::string_view text, std::vector<std::string> stop_texts,
               const SamplerOptions& sampling, const ShowText& show, const Interrupted& interrupted = {});
 

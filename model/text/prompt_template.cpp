@@ -80,7 +80,7 @@ std::vector<PromptTemplate> make_table() {
       dialogue("qa", "World models of RWKV-4", "Question", "Answer", "", sampling(1, 0.2f, 0.4f, 0.4f)),
       dialogue("raven", "Raven models of RWKV-4", "Bob", "Alice", raven_start,
                sampling(1.2f, 0.5f, 0.4f, 0.4f)),
-      single("instruction", "one task at a time, for World and Raven models", "Instruction",
+      single("instruction", "one task at a time, for World models", "Instruction",
              "Instruction: {text}\n\nResponse:", {"\n\n"}, sampling(1, 0.2f, 0.4f, 0.4f)),
       single("raw", "the text goes on: Pile models, stories, code", "Text", "{text}", {},
              sampling(1, 0.85f, 0.2f, 0.2f)),
@@ -212,8 +212,9 @@ PromptTemplate choose_prompt_template(std::string_view source, Version version, 
     return find_prompt_template(name.find("raven") == std::string::npos ? "raw" : "raven");
   }
   if (version == Version::v4) return find_prompt_template("qa");
-  bool g_model = version == Version::v7 && n_vocab == world_vocabulary &&
-                 (names_g_model(name) || date_in(name) >= first_g_date);
+  bool g_model =
+      version == Version::v7 && n_vocab == world_vocabulary &&
+      (names_g_model(name) || (date_in(name) >= first_g_date && name.find("world") == std::string::npos));
   return find_prompt_template(g_model ? "g1" : "world");
 }
 

@@ -1,8 +1,8 @@
 // The forms of prompt that RWKV models are trained for, as data in one table.
 //
 // Sources: API_DEMO_CHAT.py, API_DEMO_WORLD.py and v2/chat.py of ChatRWKV; RWKV7-G1x-templates.txt of RWKV-LM
-// (system texts, thinking); the model cards of Raven, World and G1 (names, samplers' settings); the
-// fill-in-the-middle form is that of G1c and newer.
+// (system texts, thinking); the model cards of Raven, World and G1 (names, samplers' settings; the beginning
+// of `raven` is in our words); the fill-in-the-middle form is that of G1c and newer.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <csignal>
+#include <memory>
 #include <string>
 
 #include "test/apps/terminal_chat.h"
@@ -125,6 +126,62 @@ TEST_CASE("a session is saved at each reply, and goes on by its name") {
   }
 }
 
+TEST_CASE("a session that goes on can be reset, and keeps its branches and the names of a prompt file") {
+  TemporaryDirectory files;
+  write_file(files / "prompt.py", "user = 'Bob'\nbot = 'Alice'\ninit_prompt = 'They talk.'\n");
+  auto open = [&](const std::string& name) {
+    return std::make_unique<Process>(Process::Kind::terminal, chat_command({"--session", name}),
+                                     at_home(files));
+  };
+  const std::string branch_prompt = "\x1b[1mUser [b]:\x1b[0m ", bob = "\x1b[1mBob:\x1b[0m ";
+  auto say = [](Process& chat, const std::string& line, const std::string& prompt) {
+    chat.write(line + enter);
+    return chat.read_until(prompt);
+  };
+  {
+    auto chat = open("one");
+    chat->read_until(bold_prompt);
+    say(*chat, "hello", bold_prompt);
+    say(*chat, "/branch b", branch_prompt);
+    say(*chat, "/undo", branch_prompt);
+    chat->write("/exit" + enter);
+    CHECK(chat->wait() == 0);
+  }
+  auto again = open("one");
+  again->read_until(branch_prompt);
+  CHECK(say(*again, "/switch main", bold_prompt).find("Branch 'main', after 1 messages.") !=
+        std::string::npos);
+  CHECK(say(*again, "/reset", bold_prompt).find("Back to the start.") != std::string::npos);
+  CHECK(say(*again, "/history", bold_prompt).find("Nothing was said yet.") != std::string::npos);
+  CHECK(say(*again, sum, bold_prompt).find(seven) != std::string::npos);
+
+  for (int run = 0; run < 2; run++) {
+    auto chat = open("two");
+    chat->read_until(run == 0 ? bold_prompt : bob);
+    if (run == 0) say(*chat, "+prompt " + (files / "prompt.py"), bob);
+    say(*chat, "hello", bob);
+    if (run == 1) {
+      say(*chat, "/save " + (files / "state"), bob);
+      Demo demo;
+      std::string text = demo.tokenizer->decode(load_session(files / "state", demo.model).tokens);
+      CHECK(text.starts_with("\nThey talk.\n\nBob: hello\n\nAlice:"));
+      CHECK(text.find("\n\nBob: hello\n\nAlice:", 20) != std::string::npos);
+      CHECK(text.find("User") == std::string::npos);
+    }
+    chat->write("/exit" + enter);
+    chat->wait();
+  }
+}
+
+TEST_CASE("a conversation in another template is not loaded") {
+  TemporaryDirectory files;
+  CHECK(run_program(chat_command({"--template", "qa"}), "hello\n/save " + (files / "qa") + "\n").status == 0);
+  Chat chat;
+  CHECK(chat.say("/load " + (files / "qa"))
+            .find("a conversation in the template 'qa', this one is in 'world'") != std::string::npos);
+  CHECK(chat.say("/load " + (files / "qa")).starts_with("error: "));
+}
+
 TEST_CASE("lines are kept from one run to the next") {
   TemporaryDirectory files;
   for (int run = 0; run < 2; run++) {
@@ -211,6 +268,9 @@ TEST_CASE("the commands of v2/chat.py") {
   CHECK(chat.say("+GEN User: " + sum + "\\n\\nAssistant:").find(seven) != std::string::npos);
   CHECK(chat.say("++").find(seven) != std::string::npos);
   CHECK(chat.say("/history") == listed({{sum, seven}}));
+  CHECK(chat.say("+ -temp=2").starts_with("\r\n" + bold_label));
+  CHECK(chat.say("/undo") == "The last message was taken back.\r\n\r\n");
+  CHECK(chat.say(sum) == reply(seven));
   CHECK(chat.say("+5 is a number") != "");
   CHECK(chat.say("/history").find("2. User: +5 is a number") != std::string::npos);
   CHECK(chat.say("+Reset") == "Back to the start.\r\n\r\n");

@@ -34,6 +34,14 @@ TEST_CASE("lines are broken between words") {
   CHECK(columns_of("\u4f60a\xcc\x81") == 3);
 }
 
+TEST_CASE("a word that fills a line is not held back") {
+  WordWrap wrap(20);
+  std::string shown;
+  for (int i = 0; i < 100; i++) shown += wrap.push("a");
+  CHECK(shown.size() == 100);
+  CHECK(wrap.flush().empty());
+}
+
 TEST_CASE("no line is too long, and no word is lost, however the text comes") {
   std::setlocale(LC_CTYPE, "C.UTF-8");
   unsigned random = 1;

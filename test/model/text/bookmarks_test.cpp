@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -71,6 +72,13 @@ class OtherBytes final : public Tokenizer {
   std::map<int32_t, std::string> bytes_;
   std::string unknown_;
 };
+
+ConversationNotes noted(const Turn& turn) {
+  ConversationNotes notes;
+  notes.form = "world";
+  notes.turns = {turn};
+  return notes;
+}
 
 }  // namespace
 
@@ -181,6 +189,105 @@ TEST_CASE("a conversation that was saved knows its messages") {
       "that place of the conversation is lost: it was loaded, and began from a trained state", Error);
 }
 
+TEST_CASE("branches are saved with a conversation, and read again when they are wanted") {
+  TemporaryDirectory files;
+  Talk first;
+  first.ask("hello");
+  first.conversation.start_branch("b");
+  first.ask(sum);
+  first.conversation.start_branch("c");
+  first.conversation.go_back_to(0);
+  first.conversation.save(files / "saved");
+  Talk second;
+  second.conversation.resume(load_session(files / "saved", second.demo.model));
+  CHECK(second.conversation.branches() == std::vector<std::string>{"b", "c", "main"});
+  CHECK(second.conversation.branch() == "c");
+  CHECK(!second.conversation.switch_to("b", [](int64_t, int64_t) { return true; }));
+  second.check_as_if({});
+  CHECK(second.conversation.branch() == "c");
+  CHECK(second.conversation.switch_to("b"));
+  second.check_as_if({"hello", sum});
+  CHECK(second.messages() == "hello|" + std::string(sum) + "|");
+  CHECK(second.conversation.switch_to("main"));
+  second.check_as_if({"hello"});
+  CHECK(second.conversation.switch_to("c"));
+  second.check_as_if({});
+}
+
+TEST_CASE("a conversation that goes on still begins where others do") {
+  TemporaryDirectory files;
+  Talk first;
+  first.ask("hello");
+  first.conversation.save(files / "saved");
+  Talk second;
+  second.conversation.resume(load_session(files / "saved", second.demo.model));
+  CHECK(same_session(second.conversation.start(), first.conversation.start()));
+  second.conversation.restart();
+  second.check_as_if({});
+  // A form without dialogue begins there too.
+  ConversationOptions options = greedy_world();
+  options.form.dialogue = false;
+  Talk single(options);
+  single.conversation.resume(load_session(files / "saved", single.demo.model));
+  single.ask(sum);
+  single.check_as_if({sum});
+  // What has no notes may have begun from anything.
+  Session bare = load_session(files / "saved", second.demo.model);
+  bare.notes.clear();
+  second.conversation.resume(std::move(bare));
+  second.ask(sum);
+  second.conversation.save(files / "again");
+  CHECK(!read_notes(load_session(files / "again", second.demo.model)).from_nothing);
+}
+
+TEST_CASE("a message that is not read after all changes nothing, whatever it was to replace") {
+  auto at_once = [](int64_t, int64_t) { return true; };
+  Talk talk;
+  for (const char* message : {"hello", sum}) talk.ask(message);
+  CHECK(talk.conversation.edit(0, demo_question, at_once) == 0);
+  talk.check_as_if({"hello", sum});
+  CHECK(talk.messages() == "hello|" + std::string(sum) + "|");
+  CHECK(talk.conversation.edit(0, demo_question) > 0);
+  int pieces = 0;
+  auto fail = [&](std::string_view, ReplyPart) {
+    if (++pieces == 3) throw std::runtime_error("full");
+  };
+  CHECK_THROWS_AS(talk.conversation.reply(fail), std::runtime_error);
+  talk.check_as_if({"hello", sum});
+  CHECK(talk.conversation.edit(1, demo_question) > 0);
+  talk.reply();
+  talk.check_as_if({"hello", demo_question});
+
+  // Another reply that is interrupted before it says anything leaves the one there was.
+  std::string said = talk.conversation.turns()[1].reply;
+  CHECK(talk.conversation.undo_reply());
+  CHECK(talk.conversation.reply([](std::string_view, ReplyPart) {}, [] { return true; }).taken_back);
+  CHECK(talk.conversation.turns()[1].reply == said);
+  talk.check_as_if({"hello", demo_question});
+
+  ConversationOptions options = greedy_world();
+  options.form = find_prompt_template("fim");
+  Talk fim(options);
+  fim.ask("a <fill> b");
+  CHECK_THROWS_AS(fim.conversation.edit(0, "no mark"), Error);
+  CHECK_THROWS_AS(fim.conversation.read("no mark"), Error);
+  CHECK(fim.conversation.read("a <fill> c", at_once) == 0);
+  CHECK(fim.messages() == "a <fill> b|");
+}
+
+TEST_CASE("places that are read again can be interrupted") {
+  ConversationOptions options = greedy_world();
+  options.bookmark_bytes = 0;
+  Talk talk(options);
+  for (const char* message : {"hello", sum, "hello"}) talk.ask(message);
+  auto at_once = [](int64_t, int64_t) { return true; };
+  CHECK(!talk.conversation.go_back_to(1, at_once));
+  talk.check_as_if({"hello", sum, "hello"});
+  CHECK(talk.conversation.go_back_to(1));
+  CHECK(!talk.conversation.undo_reply(at_once));
+  talk.check_as_if({"hello"});
+}
+
 TEST_CASE("notes that are damaged are refused") {
   Demo demo;
   Session session = demo.session("User: a\n\nAssistant: b");
@@ -188,7 +295,7 @@ TEST_CASE("notes that are damaged are refused") {
   turn.message = "a";
   turn.message_begin = 0;
   turn.reply_begin = 3;
-  session.notes = write_notes({"world", true, {turn}});
+  session.notes = write_notes(noted(turn));
   CHECK(read_notes(session).turns[0].message == "a");
   turn.reply_begin = session.tokens.size() + 1;
   for (const std::string& notes :
@@ -196,7 +303,7 @@ TEST_CASE("notes that are damaged are refused") {
         std::string(R"({"template": "world", "from_nothing": true, "turns": [{"message": "a"}]})"),
         std::string(R"({"template": "world", "from_nothing": true, "turns": [{"message": "a", "reply": "b",
                         "message_begin": -1, "reply_begin": 2}]})"),
-        write_notes({"world", true, {turn}}), write_notes({"world", true, {Turn{"a", "b", 2, 1}}})}) {
+        write_notes(noted(turn)), write_notes(noted(Turn{"a", "b", 2, 1}))}) {
     CAPTURE(notes);
     session.notes = notes;
     CHECK_THROWS_AS(read_notes(session), Error);
@@ -257,11 +364,16 @@ TEST_CASE("thinking is told from the answer, and is taken out of the session") {
     CHECK(conversation.undo_reply());
     conversation.reply(show);
     CHECK(answer == expected);
-    // Ended within the thinking, the message is taken back.
+    // Ended within the thinking there is no other reply, and for a new message none.
     if (think == Think::fast) continue;
     Session before = conversation.session();
     conversation.set(greedy(), think, 2);
     CHECK(conversation.undo_reply());
+    CHECK(conversation.reply(show).taken_back);
+    CHECK(conversation.turns()[0].reply == expected);
+    CHECK(same_session(conversation.session(), before));
+    conversation.restart();
+    REQUIRE(conversation.read(sum) > 0);
     CHECK(conversation.reply(show).taken_back);
     CHECK(conversation.turns().empty());
     CHECK(same_session(conversation.session(), conversation.start()));
