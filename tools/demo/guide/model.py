@@ -20,10 +20,15 @@ def low_rank() -> tuple[Parameter, Parameter]:
     return Parameter(torch.zeros(WIDTH, RANK)), Parameter(outer)
 
 
-def linear(inputs: int, outputs: int, bound: float) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs, bias=False)
-    nn.init.uniform_(layer.weight, -bound, bound)
-    return layer
+class Linear(nn.Linear):
+    """Weights in fp32; products of bf16 numbers with fp32 sums, as the trained model will be run."""
+
+    def __init__(self, inputs: int, outputs: int, bound: float):
+        super().__init__(inputs, outputs, bias=False)
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.bfloat16(), self.weight.bfloat16()).float()
 
 
 def shifted(x: Tensor) -> Tensor:
@@ -56,10 +61,10 @@ class TimeMix(nn.Module):
         self.k_a = Parameter(torch.full((1, 1, WIDTH), 1.02))
         self.r_k = Parameter(torch.full((HEADS, HEAD), -0.04))
         scale = WIDTH**-0.5
-        self.receptance = linear(WIDTH, WIDTH, 0.5 * scale)
-        self.key = linear(WIDTH, WIDTH, 0.05 * scale)
-        self.value = linear(WIDTH, WIDTH, 0.5 * scale)
-        self.output = linear(WIDTH, WIDTH, 0)
+        self.receptance = Linear(WIDTH, WIDTH, 0.5 * scale)
+        self.key = Linear(WIDTH, WIDTH, 0.05 * scale)
+        self.value = Linear(WIDTH, WIDTH, 0.5 * scale)
+        self.output = Linear(WIDTH, WIDTH, 0)
         self.ln_x = nn.GroupNorm(HEADS, WIDTH, eps=64e-5)
         nn.init.constant_(self.ln_x.weight, ((1 + layer) / LAYERS) ** 0.7)
 
@@ -91,8 +96,8 @@ class ChannelMix(nn.Module):
         super().__init__()
         channel = (torch.arange(WIDTH) / WIDTH).view(1, 1, WIDTH)
         self.x_k = Parameter(1 - channel ** ((1 - layer / LAYERS) ** 4))
-        self.key = linear(WIDTH, 4 * WIDTH, 0.5 * WIDTH**-0.5)
-        self.value = linear(4 * WIDTH, WIDTH, 0)
+        self.key = Linear(WIDTH, 4 * WIDTH, 0.5 * WIDTH**-0.5)
+        self.value = Linear(4 * WIDTH, WIDTH, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.value(torch.relu(self.key(torch.addcmul(x, shifted(x), self.x_k))) ** 2)
@@ -114,7 +119,7 @@ class Guide(nn.Module):
         nn.init.uniform_(self.emb.weight, -1e-4, 1e-4)
         self.blocks = nn.ModuleList(Block(layer) for layer in range(LAYERS))
         self.ln_out = nn.LayerNorm(WIDTH)
-        self.head = nn.Linear(WIDTH, vocabulary, bias=False)
+        self.head = Linear(WIDTH, vocabulary, 0)
         nn.init.orthogonal_(self.head.weight, gain=0.5 * math.sqrt(vocabulary / WIDTH))
 
     def forward(self, tokens: Tensor, start: Tensor) -> Tensor:

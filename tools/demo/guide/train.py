@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
 import os
 import pathlib
 import random
@@ -23,10 +22,10 @@ from vocabulary import Tokenizer, make_vocabulary, read_vocabulary, write_vocabu
 
 VOCABULARY = 1500
 BATCH, LENGTH = 4, 512
-RATE, LAST_RATE, WARM_UP = 1.5e-3, 2e-5, 150
+RATE, LAST_RATE, WARM_UP, FALLING = 1.2e-3, 2e-5, 150, 0.3  # FALLING: the share of the steps at the end
 DECAY = 0.1  # of matrices
 AVERAGE = 0.999  # what is left of the averaged weights at a step
-EVERY = 100  # steps between lines of the log
+EVERY = 100  # steps between lines of the log, and checkpoints
 EVALUATE = 1000
 SEED = 1
 
@@ -48,8 +47,8 @@ def optimizer_of(model: Guide) -> torch.optim.Optimizer:
 
 
 def rate_at(step: int, steps: int) -> float:
-    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return min(1, step / WARM_UP) * (LAST_RATE + (RATE - LAST_RATE) * cosine)
+    left = min(1, (steps - step) / (FALLING * steps))
+    return min(1, step / WARM_UP) * (LAST_RATE + (RATE - LAST_RATE) * left)
 
 
 class Training:
@@ -110,9 +109,9 @@ class Training:
             if self.step % EVERY == 0:
                 self.log(f"loss on answers {sum(losses) / len(losses):.4f}")
                 losses.clear()
+                self.keep()
             if self.step % EVALUATE == 0 or self.step == self.steps:
                 self.evaluate()
-                self.keep()
                 save_guide(self.average, str(self.folder / "guide-2.5m.pth"))
 
     def keep(self) -> None:
@@ -141,10 +140,11 @@ class Training:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     training = Training(options.folder, options.steps)
     training.resume()
     training.log(f"{sum(x.numel() for x in training.model.parameters())} parameters, {len(training.corpus.facts)} facts")
