@@ -19,6 +19,7 @@ FIRST_EXCHANGE = (
 # Names of the one who asks and the one who answers, and how often: chat's own, and those of other templates.
 PARTIES = [("User", "Assistant"), ("Question", "Answer"), ("Q", "A"), ("Bob", "Alice")]
 PARTY_SHARES = [91, 4, 3, 2]
+Tokens = tuple[list[int], list[float]]  # ids, and the weight of each in the loss
 QUESTION_WEIGHT = 0.1  # in the loss, beside 1 for the answer
 
 
@@ -42,9 +43,9 @@ class Corpus:
 
     def draw(self, rng: random.Random) -> Exchange:
         kind = rng.random()
-        if kind < 0.72:
+        if kind < 0.68:
             return self.about(rng.choice(self.facts), rng)
-        if kind < 0.76:
+        if kind < 0.71:
             fact = rng.choice(self.talk)
             return Exchange(augment.typed(rng.choice(fact.phrasings), rng), fact.answer)
         if kind < 0.84:
@@ -65,26 +66,36 @@ class Corpus:
             if normalised(drawn.question) not in self.unseen:
                 return drawn
 
-    def dialogue(self, rng: random.Random, exchanges: int) -> str:
-        drawn = (self.exchange(rng) for _ in range(exchanges))
-        return FIRST_EXCHANGE + "".join(f"User: {e.question}\n\nAssistant: {e.answer}\n\n" for e in drawn)
+    def text(self, rng: random.Random, conversations: int) -> str:
+        """For the vocabulary."""
+        parts = []
+        for _ in range(conversations):
+            parts.append(FIRST_EXCHANGE)
+            for drawn in (self.exchange(rng) for _ in range(10)):
+                parts.append(f"User: {drawn.question}\n\nAssistant: {drawn.answer}\n\n")
+        return "".join(parts)
 
-    def document(self, rng: random.Random, tokenizer: Tokenizer, opening: bool = True) -> tuple[list[int], list[float]]:
-        """Tokens of a conversation, with the weight of each in the loss."""
-        asking, answering = rng.choices(PARTIES, PARTY_SHARES)[0]
-        tokens = tokenizer.encode(FIRST_EXCHANGE) if opening and asking == "User" and rng.random() < 0.6 else []
-        weights = [0.0] * len(tokens)
+    def exchanges(self, rng: random.Random, tokenizer: Tokenizer, names: tuple[str, str], form: str = "{}") -> Tokens:
+        """Some exchanges between these two, each answer put into the form."""
+        tokens: list[int] = []
+        weights: list[float] = []
         for _ in range(rng.randint(1, 10)):
             drawn = self.exchange(rng)
             splitting = rng.choice([0, 0, 0.05, 0.2])
-            prompt = tokenizer.encode(f"{asking}:") + tokenizer.encode(f" {drawn.question}", rng, splitting)
-            prompt += tokenizer.encode(f"\n\n{answering}:")
-            reply = tokenizer.encode(f" {drawn.answer}\n\n")
+            prompt = tokenizer.encode(f"{names[0]}:") + tokenizer.encode(f" {drawn.question}", rng, splitting)
+            prompt += tokenizer.encode(f"\n\n{names[1]}:")
+            reply = tokenizer.encode(f" {form.format(drawn.answer)}\n\n")
             tokens += prompt + reply
             weights += [QUESTION_WEIGHT] * len(prompt) + [1.0] * len(reply)
         return tokens, weights
 
-    def window(self, rng: random.Random, tokenizer: Tokenizer, length: int) -> tuple[list[int], list[float]]:
+    def document(self, rng: random.Random, tokenizer: Tokenizer) -> Tokens:
+        names = rng.choices(PARTIES, PARTY_SHARES)[0]
+        opening = tokenizer.encode(FIRST_EXCHANGE) if names == PARTIES[0] and rng.random() < 0.6 else []
+        tokens, weights = self.exchanges(rng, tokenizer, names)
+        return opening + tokens, [0.0] * len(opening) + weights
+
+    def window(self, rng: random.Random, tokenizer: Tokenizer, length: int) -> Tokens:
         """Conversations one after the other, token 0 between them and now and then before the first."""
         tokens, weights = ([0], [0.0]) if rng.random() < 0.4 else ([], [])
         while len(tokens) < length:

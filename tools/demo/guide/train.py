@@ -1,6 +1,8 @@
 """Trains the demo model from scratch: train.py FOLDER [--steps N]
 
 Writes guide-2.5m.pth and guide-2.5m.vocab.txt into FOLDER. The same command goes on where an interrupted one stopped.
+Two processes of one thread each share a step's batch: they wait for each other once a step, threads would at each
+product.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import random
 import time
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from corpus import QUESTION_WEIGHT, Corpus
@@ -21,18 +25,17 @@ from scoring import development_questions, report
 from vocabulary import Tokenizer, make_vocabulary, read_vocabulary, write_vocabulary
 
 VOCABULARY = 1500
-BATCH, LENGTH = 4, 512
+PROCESSES, BATCH, LENGTH = 2, 2, 512  # BATCH: sequences of one process
 RATE, LAST_RATE, WARM_UP, FALLING = 1.2e-3, 2e-5, 150, 0.3  # FALLING: the share of the steps at the end
 DECAY = 0.1  # of matrices
 AVERAGE = 0.999  # what is left of the averaged weights at a step
-EVERY = 100  # steps between lines of the log, and checkpoints
-EVALUATE = 1000
+EVERY, EVALUATE = 100, 1000  # steps between lines of the log with checkpoints, and between evaluations
 SEED = 1
 
 
 def vocabulary_of(corpus: Corpus, path: pathlib.Path) -> Tokenizer:
     if not path.exists():
-        text = corpus.dialogue(random.Random(SEED), 40000)
+        text = corpus.text(random.Random(SEED), 4000)
         write_vocabulary(make_vocabulary(text, VOCABULARY), str(path))
     return Tokenizer(read_vocabulary(str(path)))
 
@@ -52,12 +55,12 @@ def rate_at(step: int, steps: int) -> float:
 
 
 class Training:
-    def __init__(self, folder: pathlib.Path, steps: int):
-        self.folder, self.steps, self.step, self.seconds = folder, steps, 0, 0.0
+    def __init__(self, folder: pathlib.Path, steps: int, process: int):
+        self.folder, self.steps, self.process = folder, steps, process
+        self.step, self.seconds = 0, 0.0
         self.corpus = Corpus()
         self.tokenizer = vocabulary_of(self.corpus, folder / "guide-2.5m.vocab.txt")
         torch.manual_seed(SEED)
-        self.rng = random.Random(SEED)
         self.model = Guide(self.tokenizer.size)
         self.average = copy.deepcopy(self.model)
         self.optimizer = optimizer_of(self.model)
@@ -66,7 +69,8 @@ class Training:
         self.compiled = torch.compile(self.model)
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        windows = [self.corpus.window(self.rng, self.tokenizer, LENGTH + 1) for _ in range(BATCH)]
+        rng = random.Random(f"{SEED} {self.step} {self.process}")
+        windows = [self.corpus.window(rng, self.tokenizer, LENGTH + 1) for _ in range(BATCH)]
         return torch.tensor([w[0] for w in windows]), torch.tensor([w[1][1:] for w in windows])
 
     def one_step(self) -> float:
@@ -80,6 +84,7 @@ class Training:
         weights = weights.flatten()
         self.optimizer.zero_grad(set_to_none=True)
         ((losses * weights).sum() / weights.sum()).backward()
+        self.share_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         left = min(AVERAGE, 1 - 10 / (10 + self.step))
@@ -87,6 +92,14 @@ class Training:
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - left)
         answers = weights > QUESTION_WEIGHT
         return losses[answers].mean().item()
+
+    def share_gradients(self) -> None:
+        gradients = [value.grad for value in self.model.parameters()]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = flat.div_(PROCESSES).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts):
+            gradient.copy_(part.view_as(gradient))
 
     def evaluate(self) -> None:
         rounded = copy.deepcopy(self.average)
@@ -106,6 +119,8 @@ class Training:
             begin = time.monotonic()
             losses.append(self.one_step())
             self.seconds += time.monotonic() - begin
+            if self.process > 0:
+                continue
             if self.step % EVERY == 0:
                 self.log(f"loss on answers {sum(losses) / len(losses):.4f}")
                 losses.clear()
@@ -121,7 +136,6 @@ class Training:
             model=self.model.state_dict(),
             average=self.average.state_dict(),
             optimizer=self.optimizer.state_dict(),
-            random=self.rng.getstate(),
         )
         torch.save(parts, self.folder / "checkpoint.new")
         os.replace(self.folder / "checkpoint.new", self.folder / "checkpoint")
@@ -134,21 +148,30 @@ class Training:
         self.model.load_state_dict(parts["model"])
         self.average.load_state_dict(parts["average"])
         self.optimizer.load_state_dict(parts["optimizer"])
-        self.rng.setstate(parts["random"])
+
+
+def run(process: int, folder: pathlib.Path, steps: int) -> None:
+    torch.set_num_threads(1)
+    meeting = folder / "meeting"
+    dist.init_process_group("gloo", init_method=f"file://{meeting.resolve()}", rank=process, world_size=PROCESSES)
+    training = Training(folder, steps, process)
+    training.resume()
+    if process == 0:
+        size = sum(value.numel() for value in training.model.parameters())
+        training.log(f"{size} parameters, {len(training.corpus.facts)} facts")
+    training.run()
+    dist.destroy_process_group()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(options.threads)
-    training = Training(options.folder, options.steps)
-    training.resume()
-    training.log(f"{sum(x.numel() for x in training.model.parameters())} parameters, {len(training.corpus.facts)} facts")
-    training.run()
+    (options.folder / "meeting").unlink(missing_ok=True)
+    vocabulary_of(Corpus(), options.folder / "guide-2.5m.vocab.txt")
+    mp.spawn(run, (options.folder, options.steps), PROCESSES)
 
 
 if __name__ == "__main__":
