@@ -2,7 +2,8 @@
 //
 //   sa = S a,  S = S diag(w) + sa b^T + v k^T,  y = S r        S is [value, key]
 //
-// The forward pass keeps sa and, every 16 steps, S. From these the backward pass makes the states of 16 steps anew.
+// The forward pass keeps sa and, every 16 steps, S. From these the backward pass makes the states of 16 steps
+// anew.
 #include <ATen/Parallel.h>
 #include <torch/extension.h>
 
@@ -50,8 +51,8 @@ struct Inputs {
   const float *r, *w, *k, *v, *a, *b;
 };
 
-// The state is transposed here, values in the lanes, so that no sum runs across lanes. The pass over the state that
-// finds y also finds the next step's sa.
+// The state is transposed here, values in the lanes, so that no sum runs across lanes. The pass over the
+// state that finds y also finds the next step's sa.
 void forward_head(const Inputs& in, const float* start, float* y, float* sa, float* kept, int64_t steps,
                   int64_t stride) {
   alignas(64) float state[head][head];
@@ -86,10 +87,10 @@ struct Gradients {
   float *r, *w, *k, *v, *a, *b;
 };
 
-// The gradients of step t, from the states before and after it. `d_state` is the gradient of the state after the
-// step on entry, of that before it on return.
-void backward_step(const Inputs& in, const float* sa, const float* dy, const float* before, const float* after,
-                   float* d_state, const Gradients& out) {
+// The gradients of step t, from the states before and after it. `d_state` is the gradient of the state after
+// the step on entry, of that before it on return.
+void backward_step(const Inputs& in, const float* sa, const float* dy, const float* before,
+                   const float* after, float* d_state, const Gradients& out) {
   const Row r = load(in.r), w = load(in.w), k = load(in.k), a = load(in.a), b = load(in.b);
   Row dr, dw, dk, da, db;
   for (int i = 0; i < head; i++) {
@@ -111,8 +112,8 @@ void backward_step(const Inputs& in, const float* sa, const float* dy, const flo
   store(out.b, db);
 }
 
-void backward_head(const Inputs& in, const float* sa, const float* kept, const float* dy, const Gradients& out,
-                   float* d_start, int64_t steps, int64_t stride) {
+void backward_head(const Inputs& in, const float* sa, const float* kept, const float* dy,
+                   const Gradients& out, float* d_start, int64_t steps, int64_t stride) {
   thread_local std::vector<float> states((interval + 1) * state_size);
   std::fill_n(d_start, state_size, 0.0f);
   for (int64_t part = (steps - 1) / interval; part >= 0; part--) {
@@ -130,8 +131,8 @@ void backward_head(const Inputs& in, const float* sa, const float* kept, const f
     for (int64_t n = count - 1; n >= 0; n--) {
       const float* before = states.data() + n * state_size;
       const int64_t at = (begin + n) * stride;
-      backward_step({in.r + at, in.w + at, in.k + at, in.v + at, in.a + at, in.b + at}, sa + at, dy + at, before,
-                    before + state_size, d_start,
+      backward_step({in.r + at, in.w + at, in.k + at, in.v + at, in.a + at, in.b + at}, sa + at, dy + at,
+                    before, before + state_size, d_start,
                     {out.r + at, out.w + at, out.k + at, out.v + at, out.a + at, out.b + at});
     }
   }
@@ -139,8 +140,8 @@ void backward_head(const Inputs& in, const float* sa, const float* kept, const f
 
 float* data(const Tensor& tensor) { return tensor.data_ptr<float>(); }
 
-// Tensors are [batch, steps, heads, 32], states [batch, heads, 32, 32]. Calls work(sequence and head, offset of its
-// first step) on all threads.
+// Tensors are [batch, steps, heads, 32], states [batch, heads, 32, 32]. Calls work(sequence and head, offset
+// of its first step) on all threads.
 template <class Work>
 void for_each_head(const Tensor& like, const Work& work) {
   TORCH_CHECK(like.size(3) == head, "heads must have ", head, " channels");
@@ -152,28 +153,29 @@ void for_each_head(const Tensor& like, const Work& work) {
 
 int64_t parts(const Tensor& like) { return (like.size(1) + interval - 1) / interval; }
 
-std::vector<Tensor> forward(const Tensor& start, const Tensor& r, const Tensor& w, const Tensor& k, const Tensor& v,
-                            const Tensor& a, const Tensor& b) {
+std::vector<Tensor> forward(const Tensor& start, const Tensor& r, const Tensor& w, const Tensor& k,
+                            const Tensor& v, const Tensor& a, const Tensor& b) {
   Tensor y = torch::empty_like(r), sa = torch::empty_like(r);
   Tensor kept = torch::empty({r.size(0), r.size(2), parts(r), head, head}, r.options());
   for_each_head(r, [&](int64_t n, int64_t at) {
     forward_head({data(r) + at, data(w) + at, data(k) + at, data(v) + at, data(a) + at, data(b) + at},
-                 data(start) + n * state_size, data(y) + at, data(sa) + at, data(kept) + n * parts(r) * state_size,
-                 r.size(1), r.size(2) * head);
+                 data(start) + n * state_size, data(y) + at, data(sa) + at,
+                 data(kept) + n * parts(r) * state_size, r.size(1), r.size(2) * head);
   });
   return {y, sa, kept};
 }
 
-std::vector<Tensor> backward(const Tensor& r, const Tensor& w, const Tensor& k, const Tensor& v, const Tensor& a,
-                             const Tensor& b, const Tensor& sa, const Tensor& kept, const Tensor& dy) {
+std::vector<Tensor> backward(const Tensor& r, const Tensor& w, const Tensor& k, const Tensor& v,
+                             const Tensor& a, const Tensor& b, const Tensor& sa, const Tensor& kept,
+                             const Tensor& dy) {
   Tensor d_start = torch::empty({r.size(0), r.size(2), head, head}, r.options());
   std::vector<Tensor> out = {d_start};
   for (int i = 0; i < 6; i++) out.push_back(torch::empty_like(r));
   for_each_head(r, [&](int64_t n, int64_t at) {
-    backward_head({data(r) + at, data(w) + at, data(k) + at, data(v) + at, data(a) + at, data(b) + at}, data(sa) + at,
-                  data(kept) + n * parts(r) * state_size, data(dy) + at,
-                  {data(out[1]) + at, data(out[2]) + at, data(out[3]) + at, data(out[4]) + at, data(out[5]) + at,
-                   data(out[6]) + at},
+    backward_head({data(r) + at, data(w) + at, data(k) + at, data(v) + at, data(a) + at, data(b) + at},
+                  data(sa) + at, data(kept) + n * parts(r) * state_size, data(dy) + at,
+                  {data(out[1]) + at, data(out[2]) + at, data(out[3]) + at, data(out[4]) + at,
+                   data(out[5]) + at, data(out[6]) + at},
                   data(d_start) + n * state_size, r.size(1), r.size(2) * head);
   });
   return out;
