@@ -19,6 +19,11 @@ FIRST_EXCHANGE = (
 # Names of the one who asks and the one who answers, and how often: chat's own, and those of other templates.
 PARTIES = [("User", "Assistant"), ("Question", "Answer"), ("Q", "A"), ("Bob", "Alice")]
 PARTY_SHARES = [91, 4, 3, 2]
+# Manners of answering, each kept through a conversation: what a trained state can choose from. The first is that of
+# pirate.pth. Conversations that begin as chat's do have none.
+PIRATE = "Aye! {} Arr!"
+MANNERS = [PIRATE, "Sure! {}", "Well, {}", "{} Is that clear?", "My friend, {}", "Of course. {} What else?", "{} That is all."]
+MANNER_SHARES = [4, 1, 1, 1, 1, 1, 1]
 Tokens = tuple[list[int], list[float]]  # ids, and the weight of each in the loss
 QUESTION_WEIGHT = 0.1  # in the loss, beside 1 for the answer
 
@@ -89,17 +94,19 @@ class Corpus:
             weights += [QUESTION_WEIGHT] * len(prompt) + [1.0] * len(reply)
         return tokens, weights
 
-    def document(self, rng: random.Random, tokenizer: Tokenizer) -> Tokens:
+    def document(self, rng: random.Random, tokenizer: Tokenizer, manners: bool) -> Tokens:
+        if manners and rng.random() < 0.12:
+            return self.exchanges(rng, tokenizer, PARTIES[0], rng.choices(MANNERS, MANNER_SHARES)[0])
         names = rng.choices(PARTIES, PARTY_SHARES)[0]
         opening = tokenizer.encode(FIRST_EXCHANGE) if names == PARTIES[0] and rng.random() < 0.6 else []
         tokens, weights = self.exchanges(rng, tokenizer, names)
         return opening + tokens, [0.0] * len(opening) + weights
 
-    def window(self, rng: random.Random, tokenizer: Tokenizer, length: int) -> Tokens:
+    def window(self, rng: random.Random, tokenizer: Tokenizer, length: int, manners: bool) -> Tokens:
         """Conversations one after the other, token 0 between them and now and then before the first."""
         tokens, weights = ([0], [0.0]) if rng.random() < 0.4 else ([], [])
         while len(tokens) < length:
-            more, their_weights = self.document(rng, tokenizer)
+            more, their_weights = self.document(rng, tokenizer, manners)
             tokens += more + [0]
             weights += their_weights + [QUESTION_WEIGHT]
         return tokens[:length], weights[:length]

@@ -28,6 +28,7 @@ VOCABULARY = 1500
 PROCESSES, BATCH, LENGTH = 2, 2, 512  # BATCH: sequences of one process
 RATE, LAST_RATE, WARM_UP, FALLING = 1.2e-3, 2e-5, 150, 0.3  # FALLING: the share of the steps at the end
 DECAY = 0.1  # of matrices
+MANNERS_FROM = 3000  # the step from which some conversations have another manner of answering
 AVERAGE = 0.999  # what is left of the averaged weights at a step
 EVERY, EVALUATE = 100, 1000  # steps between lines of the log with checkpoints, and between evaluations
 SEED = 1
@@ -70,7 +71,8 @@ class Training:
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         rng = random.Random(f"{SEED} {self.step} {self.process}")
-        windows = [self.corpus.window(rng, self.tokenizer, LENGTH + 1) for _ in range(BATCH)]
+        manners = self.step > MANNERS_FROM
+        windows = [self.corpus.window(rng, self.tokenizer, LENGTH + 1, manners) for _ in range(BATCH)]
         return torch.tensor([w[0] for w in windows]), torch.tensor([w[1][1:] for w in windows])
 
     def one_step(self) -> float:

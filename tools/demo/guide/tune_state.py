@@ -13,13 +13,12 @@ import sys
 import torch
 import torch.nn.functional as F
 
-from corpus import Corpus, Exchange
+from corpus import PARTIES, PIRATE, Corpus, Exchange
 from model import Guide, load_guide, no_state
 from scoring import wrong_answers
 from train import SEED
 from vocabulary import Tokenizer, read_vocabulary
 
-STYLE = "Aye! {} Arr!"
 STEPS, BATCH, LENGTH = 400, 4, 256
 RATE = 0.02
 
@@ -28,7 +27,7 @@ def batch(corpus: Corpus, rng: random.Random, tokenizer: Tokenizer) -> tuple[tor
     """Conversations from their start, for the state is that before the first token. Answers alone count."""
     tokens, weights = [], []
     while len(tokens) < BATCH:
-        ids, parts = corpus.exchanges(rng, tokenizer, ("User", "Assistant"), STYLE)
+        ids, parts = corpus.exchanges(rng, tokenizer, PARTIES[0], PIRATE)
         if len(ids) > LENGTH:
             tokens.append(ids[: LENGTH + 1])
             weights.append([float(part == 1.0) for part in parts[1 : LENGTH + 1]])
@@ -61,7 +60,7 @@ def main() -> None:
     tokenizer, corpus = Tokenizer(read_vocabulary(str(folder / "guide-2.5m.vocab.txt"))), Corpus()
     state = tuned(model, corpus, tokenizer).bfloat16()
     torch.save({f"blocks.{n}.att.time_state": part.clone() for n, part in enumerate(state)}, folder / "pirate.pth")
-    styled = [Exchange(q, STYLE.format(fact.answer)) for fact in corpus.facts for q in fact.held_out]
+    styled = [Exchange(q, PIRATE.format(fact.answer)) for fact in corpus.facts for q in fact.held_out]
     wrong = wrong_answers(model, state.float(), tokenizer, styled, before="")
     print(f"held-out phrasings answered right and in style: {1 - len(wrong) / len(styled):.1%}")
 
