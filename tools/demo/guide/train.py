@@ -26,7 +26,7 @@ from vocabulary import Tokenizer, make_vocabulary, read_vocabulary, write_vocabu
 
 VOCABULARY = 1500
 PROCESSES, BATCH, LENGTH = 2, 2, 512  # BATCH: sequences of one process
-RATE, LAST_RATE, WARM_UP, FALLING = 1.2e-3, 2e-5, 150, 0.57  # FALLING: the share of the steps at the end
+RATE, LAST_RATE, WARM_UP, FALLING = 1.2e-3, 2e-5, 150, 0.47  # FALLING: the share of the steps at the end
 DECAY = 0.1  # of matrices
 MANNERS_FROM = 3000  # the step from which some conversations have another manner of answering
 AVERAGE = 0.999  # what is left of the averaged weights at a step
@@ -168,7 +168,7 @@ def run(process: int, folder: pathlib.Path, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=6500)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     (options.folder / "meeting").unlink(missing_ok=True)
