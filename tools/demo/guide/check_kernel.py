@@ -1,4 +1,5 @@
-"""Compares the kernel with a plain loop in double precision, differentiated by PyTorch: relative errors of y and all gradients."""
+"""Compares the kernel with a plain loop in double precision that PyTorch differentiates: relative errors of y and of all
+gradients."""
 
 import torch
 import torch.nn.functional as F

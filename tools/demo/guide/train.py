@@ -145,7 +145,7 @@ class Training:
     def resume(self) -> None:
         if not (self.folder / "checkpoint").exists():
             return
-        parts = torch.load(self.folder / "checkpoint", weights_only=False)
+        parts = torch.load(self.folder / "checkpoint", weights_only=True)
         self.step, self.seconds = parts["step"], parts["seconds"]
         self.model.load_state_dict(parts["model"])
         self.average.load_state_dict(parts["average"])

@@ -19,8 +19,8 @@ from scoring import wrong_answers
 from train import SEED
 from vocabulary import Tokenizer, read_vocabulary
 
-STEPS, BATCH, LENGTH = 400, 4, 256
-RATE = 0.02
+STEPS, BATCH, LENGTH = 200, 4, 256
+RATE = 0.2
 
 
 def batch(corpus: Corpus, rng: random.Random, tokenizer: Tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
