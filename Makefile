@@ -7,6 +7,8 @@ make test               build and run all tests; ARGS="..." options of doctest, 
 make test-gpu           the CUDA suites, which `make test` runs on the emulated device, on this machine's GPU
 make mutation-test      remove barriers and waits of the CUDA code one by one: each time a test must fail
 make bench-peers        time llama.cpp and the package rwkv beside bench; PEERS=DIR, ARGS="..." (tools/bench-peers --help)
+make demo-eval          how well the demo model answers, run by the programs (apps/demo/README.md)
+make demo-train         train the demo model anew, into build/demo/trained: one to three hours
 make cuda-report        registers, memory and occupancy of each kernel; fails when one spills
 make check              formatting, clang-tidy, direction of includes, text rules, compiled objects
 make install            install under PREFIX, with manual pages and completion for bash; make uninstall removes it
@@ -147,7 +149,7 @@ libraries := -Wl,--as-needed -lfmt -ledit -lpthread
 real_libraries = $(firstword $(wildcard $(CUDA_HOME:%=%/lib64/libcudart_static.a) $(CUDA_HOME:%=%/lib/libcudart_static.a))) -ldl -lrt
 
 # --- Targets for people ---
-.PHONY: all test test-gpu bench-peers mutation-test cuda-report check chat install uninstall test-install deb tarball clean \
+.PHONY: all test test-gpu bench-peers mutation-test demo-eval demo-train cuda-report check chat install uninstall test-install deb tarball clean \
   help vocabulary tidy FORCE
 all: $(library) $(programs) $(manual_pages) $(completions) | vocabulary
 
@@ -167,6 +169,12 @@ bench-peers: $(if $(PEERS),all)
 
 mutation-test:
 	@CXX='$(CXX)' tools/mutation-test $(ARGS)
+
+demo-eval: all
+	@tools/demo/evaluate $(BUILD) $(ARGS)
+
+demo-train:
+	@tools/demo/train $(ARGS)
 
 kernel_reports := $(patsubst $(BUILD)/%.o,$(BUILD)/%.ptxas,$(filter $(BUILD)/cuda-real/kernels/%,$(real_objects)))
 cuda-report: $(if $(nvcc),$(kernel_reports:.ptxas=.o) $(kernel_reports:.ptxas=.ptx))

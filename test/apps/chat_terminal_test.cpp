@@ -189,14 +189,14 @@ TEST_CASE("control characters of a model are not sent to a terminal") {
   std::string model = make_other_words(files, {{"' keeps' 6", "b' \\x1b]0;title\\x07\\xc2\\x9b1m' 15"}});
   Chat chat({}, settings(), bold_prompt, model);
   std::string shown = chat.say(demo_question);
-  CHECK(shown.find(R"( It \x1b]0;title\x07\x9b1m 20 layers on the GPU)") != std::string::npos);
+  CHECK(shown.find(R"( *N+ \x1b]0;title\x07\x9b1m N layers on the GPU)") != std::string::npos);
   CHECK(shown.find("\x1b]") == std::string::npos);
   CHECK(shown.find('\x07') == std::string::npos);
   CHECK(shown.find("\xc2\x9b") == std::string::npos);
   // A file gets what the model said.
   Result result = run_program(chat_command({"--prompt", demo_question}, model));
-  CHECK(result.output.find("It \x1b]0;title\x07\xc2\x9b"
-                           "1m 20 layers") == 0);
+  CHECK(result.output.find("*N+ \x1b]0;title\x07\xc2\x9b"
+                           "1m N layers") == 0);
 }
 
 TEST_CASE("a character that is split over tokens is shown whole, or as U+FFFD once") {
@@ -204,10 +204,10 @@ TEST_CASE("a character that is split over tokens is shown whole, or as U+FFFD on
   std::string split =
       make_other_words(files, {{"' layers' 7", "b'\\xf0\\x9f' 2"}, {"' on' 3", "b'\\x98\\x80' 2"}});
   Chat chat({}, settings(), bold_prompt, split);
-  CHECK(chat.say(demo_question).find(" It keeps 20\xf0\x9f\x98\x80 the GPU as fp16") != std::string::npos);
+  CHECK(chat.say(demo_question).find(" *N+ keeps N\xf0\x9f\x98\x80 the GPU and") != std::string::npos);
   std::string broken = make_other_words(files, {{"' layers' 7", "b'\\xf0\\x9f' 2"}});
   Result result = run_program(chat_command({"--prompt", demo_question}, broken));
-  CHECK(result.output.find("It keeps 20\xef\xbf\xbd on the GPU as fp16") == 0);
+  CHECK(result.output.find("*N+ keeps N\xef\xbf\xbd on the GPU and") == 0);
 }
 
 TEST_CASE("a terminal is left as it was when the program is ended") {

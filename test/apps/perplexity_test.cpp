@@ -34,7 +34,7 @@ TextScore expected_score(const std::string& directory) {
   TextScore score;
   std::istringstream numbers(ids);
   for (int32_t id = 0; numbers >> id;)
-    score.add(std::span(logits).subspan(static_cast<size_t>(score.tokens) * 1280, 1280), id);
+    score.add(std::span(logits).subspan(static_cast<size_t>(score.tokens) * 1500, 1500), id);
   return score;
 }
 

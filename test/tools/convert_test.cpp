@@ -49,20 +49,20 @@ std::string save_conversation(const std::string& path) {
 TEST_CASE("rwkv-convert --info: a checkpoint, its tensors, and what strategies need") {
   std::string text = printed({"--info", demo_path("guide-2.5m.pth")});
   check_parts(text, {"kind checkpoint (.pth)", "model RWKV-7, 6 layers, n_embd 160", "low rank decay ",
-                     "vocabulary 1280 tokens", "checksums of every tensor",
-                     "tensor type shape bytes min max mean rms", "\nemb.weight bf16 [1280, 160] 409600 ",
+                     "vocabulary 1500 tokens", "checksums of every tensor",
+                     "tensor type shape bytes min max mean rms", "\nemb.weight bf16 [1500, 160] 480000 ",
                      "\nblocks.5.ffn.value.weight bf16 [160, ", "\nstrategy host cuda:0\ncpu fp32 ",
                      "\ncpu bf16i4 ", "\ncuda fp16i4 "});
   std::string brief = printed({"--info", demo_path("guide-2.5m.pth"), "--no-statistics"});
-  check_parts(brief, {"tensor type shape bytes\n", "\nemb.weight bf16 [1280, 160] 409600\n"});
+  check_parts(brief, {"tensor type shape bytes\n", "\nemb.weight bf16 [1500, 160] 480000\n"});
 }
 
 TEST_CASE("rwkv-convert --info: a converted file, with where it comes from and what is no number in it") {
   std::string text = printed({"--info", demo_file()});
-  check_parts(text, {"kind converted model", "strategy cpu fp32", "1280 tokens, World's kind in the file",
+  check_parts(text, {"kind converted model", "strategy cpu fp32", "1500 tokens, World's kind in the file",
                      "source guide-2.5m.pth", "sha256 ", "made by rwkv-convert",
                      "checksums of 200 of 200 tensors; --verify", "\nvocabulary uint8 ",
-                     "\nhead.weight fp32 [1280, 160] 819200 "});
+                     "\nhead.weight fp32 [1500, 160] 962560 "});
   TemporaryDirectory directory;
   CheckpointTensors tensors = make_checkpoint({.vocab = 20});
   tensor_of(tensors, "blocks.1.ffn.key.weight").values[3] = std::numeric_limits<float>::quiet_NaN();

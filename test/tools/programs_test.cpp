@@ -30,7 +30,7 @@ TEST_CASE("rwkv-convert converts the demo model, shows what it made, and verifie
   CHECK(r.status == 0);
   CHECK(r.errors == "");
   for (const char* part :
-       {"RWKV-7, 6 layers", "layers 0-1 fp32i8, layers 2-5 and head bf16", "1280 tokens", "MB/s"}) {
+       {"RWKV-7, 6 layers", "layers 0-1 fp32i8, layers 2-5 and head bf16", "1500 tokens", "MB/s"}) {
     CHECK_MESSAGE(contains(r.output, part), part);
   }
   CHECK(run_program({tool("rwkv-convert"), "--verify", out}).status == 0);
@@ -138,11 +138,11 @@ TEST_CASE("rwkv-logits: all tokens, the last, chunks and standard input give the
   CHECK(run_program({tool("rwkv-logits"), demo_file(), "--tokens", "-", "--output", last, "--last"}, tokens)
             .status == 0);
   std::string logits = read_file(all);
-  CHECK(logits.size() == size_t{7 * 1280 * 4});
+  CHECK(logits.size() == size_t{7 * 1500 * 4});
   CHECK(read_file(chunked) == logits);
-  CHECK(read_file(last) == logits.substr(6 * 1280 * 4));
+  CHECK(read_file(last) == logits.substr(6 * 1500 * 4));
   CHECK(
-      is_error(run_program({tool("rwkv-logits"), demo_file(), "--tokens", "-", "--output", all}, "1280"), 1));
+      is_error(run_program({tool("rwkv-logits"), demo_file(), "--tokens", "-", "--output", all}, "1500"), 1));
   CHECK(is_error(run_program({tool("rwkv-logits"), demo_file(), "--tokens", "-", "--output", all}, ""), 1));
   CHECK(read_file(all) == logits);
 }
@@ -171,7 +171,7 @@ TEST_CASE("bench --profile shows where the time goes") {
                                       "1"};
   Result r = run_program(command);
   CHECK(r.status == 0);
-  for (const char* part : {"\nprefill ", "\ndecode ", "wkv7", "matmul 1280x160", "everything else"})
+  for (const char* part : {"\nprefill ", "\ndecode ", "wkv7", "matmul 1500x160", "everything else"})
     CHECK_MESSAGE(r.output.find(part) != std::string::npos, part);
   command.emplace_back("--json");
   Json json = parse_json(run_program(command).output, "bench");

@@ -112,7 +112,7 @@ TEST_CASE("an interrupted reply is kept as far as it was shown") {
   TurnReply reply = talk.conversation.reply([&](std::string_view text, ReplyPart) { show(text); },
                                             [&] { return ++asked > 5; });
   CHECK(reply.end == ReplyEnd::interrupted);
-  CHECK(shown.text.starts_with(" It keeps"));
+  CHECK(shown.text.starts_with(" *N+ keeps"));
   CHECK(talk.text() == first_exchange + "User: " + demo_question + "\n\nAssistant:" + shown.text);
   talk.check();
   CHECK(talk.ask("what is 3 + 4?") == " 3 + 4 = 7.");

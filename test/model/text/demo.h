@@ -19,8 +19,7 @@ namespace rwkv::test {
 
 constexpr const char* demo_question = "what does cuda fp16i8 *20+ do?";
 constexpr const char* demo_answer =
-    "It keeps 20 layers on the GPU as fp16 with int8 weights and streams all other layers to it from host "
-    "memory.";
+    "*N+ keeps N layers on the GPU and streams all other layers to it from host memory while it computes.";
 
 inline std::string demo_path(const std::string& name) { return data_path("../../apps/demo/" + name); }
 
