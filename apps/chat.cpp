@@ -124,7 +124,7 @@ void greet(const Model& model, const PromptTemplate& form, const Options& option
                                  to_string(model.strategy()), describe_devices(model), form.name);
   if (model.file().source() == demo_source) {
     text +=
-        "This is a demo model of 2.5 million parameters, trained to answer questions about this software.\n"
+        "This is a demo model of 2.6 million parameters, trained to answer questions about this software.\n"
         "To talk to a real RWKV checkpoint: make chat MODEL=/path/to/model.pth; rwkv-convert makes a file of "
         "it that\n"
         "starts at once.\n";
