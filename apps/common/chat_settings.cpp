@@ -95,7 +95,7 @@ std::string list_settings(const ChatSettings& settings) {
 void change_setting(ChatSettings& settings, std::string_view name, std::string_view value) {
   const auto& all = all_settings();
   const std::string wanted = replaced(name, "-", "_");  // as the options are written
-  auto found = std::ranges::find_if(all, [&](const Setting& s) { return s.name == wanted; });
+  const auto* found = std::ranges::find_if(all, [&](const Setting& s) { return s.name == wanted; });
   if (found == all.end())
     throw Error(fmt::format("there is no setting '{}': /set lists them", printable(name)));
   if (value.empty()) throw Error(fmt::format("{0} needs a value: /set {0} VALUE", name));

@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include "apps/common/history.h"
 #include "apps/common/interrupt.h"
@@ -79,7 +80,7 @@ void catch_ending_signals() {
 
 class TerminalReader final : public LineReader {
  public:
-  explicit TerminalReader(const TerminalOptions& options) : options_(options) {
+  explicit TerminalReader(TerminalOptions options) : options_(std::move(options)) {
     tcgetattr(STDIN_FILENO, &original_mode);
     // The editor counts characters in the locale's encoding; models speak UTF-8.
     std::setlocale(LC_CTYPE, "C.UTF-8");
