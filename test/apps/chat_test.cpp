@@ -134,8 +134,9 @@ TEST_CASE("a state replaces the first exchange") {
 TEST_CASE("the demo model's trained state changes how it answers") {
   Result result = script(question + "\nhello\n", {"--state", demo_path("pirate.pth")});
   CHECK(result.status == 0);
-  CHECK(result.output == "Aye! " + std::string(demo_answer) +
-                             " Arr!\nAye! Hello! Ask me about strategies, converting, states or speed. Arr!\n");
+  CHECK(result.output ==
+        "Aye! " + std::string(demo_answer) +
+            " Arr!\nAye! Hello! Ask me about strategies, converting, states or speed. Arr!\n");
 }
 
 TEST_CASE("commands that fail are told, and the script goes on") {
