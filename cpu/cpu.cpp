@@ -64,13 +64,21 @@ class CpuOps final : public Ops {
   void parallel(int64_t count, int64_t grain, int64_t work_per_item, Function function);
 
   void prepare_inputs(std::span<const Product> products);
+  [[nodiscard]] const PreparedProduct* with_same_input(const PreparedProduct& p) const;
+  void prepare_share(int64_t tokens, int worker, int workers) const;
   void find_nonzero(PreparedProduct& prepared, int64_t& used);
   void matmul_share(std::span<const Product> products, int worker);
   void run_share(const PreparedProduct& p, Range units, std::byte* scratch) const;
 
   const Kernels& kernels_;
   ThreadPool pool_;
+  /// Inputs of several tokens that have their place in inputs_.
+  struct Unprepared {
+    size_t index;  // in prepared_
+    std::byte* to;
+  };
   std::vector<PreparedProduct> prepared_;
+  std::vector<Unprepared> unprepared_;
   std::vector<int32_t> nonzero_;
   Buffer inputs_, scratch_;
   int64_t scratch_bytes_ = 0;  // of one thread
@@ -87,7 +95,9 @@ void CpuOps::do_reserve(const Limits& limits) {
   if (static_cast<size_t>(limits.product_inputs) > nonzero_.size()) {
     nonzero_.resize(static_cast<size_t>(limits.product_inputs));
   }
-  prepared_.reserve(static_cast<size_t>(limits.product_inputs / 64 + 1));  // a product has at least 64
+  const auto products = static_cast<size_t>(limits.product_inputs / 64 + 1);  // a product has at least 64
+  prepared_.reserve(products);
+  unprepared_.reserve(products);
 }
 
 template <class Function>
@@ -129,31 +139,55 @@ void CpuOps::do_token_shift(const TokenShift& s) {
   std::memcpy(s.state.f32(), s.normalized.row(tokens), row_bytes);
 }
 
-// Converts and pads the inputs of all products into inputs_; an input that is good as it is stays in place.
+// Lays the inputs of all products out in inputs_, an input of several products once; one that is good as it
+// is stays in place.
 void CpuOps::prepare_inputs(std::span<const Product> products) {
   int64_t tokens = products[0].x.rows(), used = 0, total = 0, nonzero_used = 0;
   for (const Product& p : products) total += round_up(p.x.cols(), 64);
   do_reserve({tokens, total});
   prepared_.clear();
+  unprepared_.clear();
   for (const Product& p : products) {
-    int64_t inputs = p.x.cols(), padded = round_up(inputs, 64);
-    Operand operand = kernels_.operand_of(p.weight, tokens);
-    PreparedProduct prepared{.product = &p, .operand = operand};
-    if (tokens == 1 && operand == Operand::f32 && inputs == padded) {
+    PreparedProduct prepared{.product = &p, .operand = kernels_.operand_of(p.weight, tokens)};
+    if (tokens == 1 && prepared.operand == Operand::f32 && p.x.cols() % 64 == 0) {
       prepared.x = p.x.data;
+    } else if (const PreparedProduct* other = with_same_input(prepared)) {
+      prepared.x = other->x;
     } else {
       std::byte* to = inputs_.data() + used;
+      used += input_bytes(tokens, round_up(p.x.cols(), 64));
       prepared.x = to;
       if (tokens > 1) {
-        parallel(tokens, 1, inputs, [&](Range some) { kernels_.prepare(p.x, operand, some, to); });
-      } else if (!kernels_.prepare(p.x, operand, {0, 1}, to)) {
+        unprepared_.push_back({prepared_.size(), to});
+      } else if (!kernels_.prepare(p.x, prepared.operand, {0, 1}, to)) {
         prepared.operand = Operand::f32;
         kernels_.prepare(p.x, Operand::f32, {0, 1}, to);
       }
-      used += input_bytes(tokens, padded);
     }
     if (p.weight.layout == Layout::input_rows && tokens == 1) find_nonzero(prepared, nonzero_used);
     prepared_.push_back(prepared);
+  }
+  if (tokens * total < serial_work) {
+    prepare_share(tokens, 0, 1);
+  } else if (!unprepared_.empty()) {
+    pool_.run([&](int worker) { prepare_share(tokens, worker, threads()); });
+  }
+}
+
+const PreparedProduct* CpuOps::with_same_input(const PreparedProduct& p) const {
+  const Tensor& x = p.product->x;
+  auto same = std::ranges::find_if(prepared_, [&](const PreparedProduct& other) {
+    const Tensor& y = other.product->x;
+    return other.operand == p.operand && y.data == x.data && y.cols() == x.cols() && y.stride == x.stride;
+  });
+  return same == prepared_.end() ? nullptr : &*same;
+}
+
+void CpuOps::prepare_share(int64_t tokens, int worker, int workers) const {
+  for (const Unprepared& u : unprepared_) {
+    const PreparedProduct& p = prepared_[u.index];
+    const Range range = partition(tokens, kernels_.operand_group(p.operand), worker, workers);
+    if (range.begin < range.end) kernels_.prepare(p.product->x, p.operand, range, u.to);
   }
 }
 

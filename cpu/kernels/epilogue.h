@@ -60,10 +60,11 @@ inline void finish(const Product& p, int64_t token, int64_t output, int64_t coun
   });
 }
 
-/// The same for outputs [output, output + count) of all tokens, whose sums are rows of `stride` values.
-inline void finish_rows(const Product& p, int64_t output, int64_t count, const float* sums, int64_t stride) {
+/// The same for outputs [output, output + count) of some tokens, whose sums are rows of `stride` values.
+inline void finish_rows(const Product& p, Range tokens, int64_t output, int64_t count, const float* sums,
+                        int64_t stride) {
   with_epilogue(p.epilogue, [&]<Epilogue epilogue>() {
-    for (int64_t t = 0; t < p.x.rows(); t++, sums += stride) {
+    for (int64_t t = tokens.begin; t < tokens.end; t++, sums += stride) {
       for_lanes(count, [&](int64_t i, auto get, auto put) {
         put(p.out.row(t) + output + i, apply<epilogue>(p, t, output + i, get, load(sums + i)));
       });

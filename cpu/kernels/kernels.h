@@ -39,7 +39,9 @@ struct Kernels {
 
   /// The operand that a weight multiplies with.
   Operand (*operand_of)(const Tensor& weight, int64_t tokens);
-  /// Inputs of some of the tokens. False when this operand cannot have their values; f32 can.
+  /// Tokens whose inputs lie together; the last group has the rest.
+  int64_t (*operand_group)(Operand operand);
+  /// Inputs of some of the tokens, cut at groups. False when this operand cannot have their values; f32 can.
   bool (*prepare)(const Tensor& x, Operand operand, Range tokens, std::byte* out);
 
   /// Bytes of scratch memory that a thread needs for products of so many tokens.

@@ -12,8 +12,11 @@ namespace rwkv::cpu::ISA {
 
 constexpr bool bf16_products = RWKV_ISA >= RWKV_ISA_avx512bf16;
 constexpr bool has_tiles = RWKV_ISA == RWKV_ISA_amx;
+constexpr int64_t line_bytes = 64;
 
 namespace {
+
+inline bool is_bf16(Operand operand) { return operand == Operand::bf16 || operand == Operand::bf16_tiles; }
 
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
 /// sums + a line of pairs of weights times a pair of inputs, the second product first.

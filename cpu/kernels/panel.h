@@ -15,7 +15,6 @@ constexpr int64_t panel_blocks = 4;
 constexpr int64_t panel_outputs = panel_blocks * block_outputs;
 constexpr int64_t panel_bytes = 32 << 10;  ///< most of the first-level cache
 constexpr int64_t panel_block_bytes = panel_bytes / panel_blocks;
-constexpr int64_t line_bytes = 64;
 
 namespace {
 
@@ -25,18 +24,18 @@ struct Panel {
   int64_t first, inputs;  ///< inputs: padded with zeros to what the operand has
 };
 
-/// Memory from which a panel is made: lines of 64 bytes.
-struct Lines {
+/// Memory from which a panel is made: pieces of whole lines.
+struct Pieces {
   const std::byte* first = nullptr;
-  int64_t stride = 0, count = 0;
+  int64_t stride = 0, bytes = 0, count = 0;
 
-  /// Asks for the part-th of so many parts.
-  void fetch(int64_t part, int64_t parts) const {
-    for (int64_t i = count * part / parts; i < count * (part + 1) / parts; i++) prefetch(first + i * stride);
+  /// Asks for part [begin, end) of `all`.
+  void fetch(int64_t begin, int64_t end, int64_t all) const {
+    for (int64_t i = count * begin / all; i < count * end / all; i++) {
+      for (int64_t at = 0; at < bytes; at += line_bytes) prefetch(first + i * stride + at);
+    }
   }
 };
-
-inline bool is_bf16(Operand operand) { return operand == Operand::bf16 || operand == Operand::bf16_tiles; }
 
 inline int64_t panel_inputs(Operand operand) {
   return panel_block_bytes / (is_bf16(operand) ? line_bytes / 2 : line_bytes);
@@ -195,20 +194,20 @@ inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand
   return panel;
 }
 
-/// What make_panel will read, or most of it.
-inline void find_lines(const MatrixLayout& m, const std::byte* weights, Operand operand, int64_t block,
-                       int64_t blocks, int64_t first, Lines (&lines)[panel_blocks]) {
+/// What make_panel will read, but for scales of rows.
+inline void find_pieces(const MatrixLayout& m, const std::byte* weights, Operand operand, int64_t block,
+                        int64_t blocks, int64_t first, Pieces (&pieces)[panel_blocks]) {
   const int64_t inputs = std::min(panel_inputs(operand), m.inputs - first);
   if (m.layout == Layout::input_rows) {
-    lines[0] = {
+    pieces[0] = {
         weights + first * m.unit_bytes() + row_scale_bytes(m) + bytes_of(m.dtype, block * block_outputs),
-        m.unit_bytes(), inputs};
+        m.unit_bytes(), bytes_of(m.dtype, blocks * block_outputs), inputs};
     return;
   }
   const int64_t begin = first * m.unit_bytes() / std::max<int64_t>(m.inputs, 1) / line_bytes * line_bytes;
   for (int64_t b = 0; b < blocks; b++) {
     const int64_t bytes = std::min(m.unit_bytes() - begin, bytes_of(m.dtype, inputs * block_outputs));
-    lines[b] = {weights + (block + b) * m.unit_bytes() + begin, line_bytes, bytes / line_bytes};
+    pieces[b] = {weights + (block + b) * m.unit_bytes() + begin, line_bytes, line_bytes, bytes / line_bytes};
   }
 }
 

@@ -7,6 +7,7 @@
 // with two 512-bit units.
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 
 #include "cpu/kernels/kernels.h"
 // Last: it selects the instruction set.
@@ -57,6 +58,15 @@ void group_norm(float* out, const float* y, const Norm& norm, int64_t channel, i
   for_lanes(n, [&](int64_t i, auto get, auto put) {
     put(out + i, fma(mul(sub(get(y + i), mean), scale), get(weight + i), get(bias + i)));
   });
+}
+
+/// Asks for channels [c, c + n) of the token after the next one, which lie too far behind those of this one
+/// for the processor to see them coming.
+void fetch_ahead(std::initializer_list<const Tensor*> tensors, int64_t t, int64_t c, int64_t n) {
+  for (const Tensor* tensor : tensors) {
+    if (!*tensor || tensor->rank < 2 || t + 2 >= tensor->rows()) continue;
+    for (int64_t i = 0; i < n; i += 16) prefetch(tensor->row(t + 2) + c + i);
+  }
 }
 
 }  // namespace
@@ -120,6 +130,7 @@ void wkv5(const Wkv5& w, Range heads) {
   for (int64_t h = heads.begin; h < heads.end; h++) {
     int64_t c = h * n;
     for (int64_t t = 0; t < w.r.rows(); t++) {
+      fetch_ahead({&w.r, &w.k, &w.v, &w.decay, &w.gate, &w.out}, t, c, n);
       const float* decay = (w.decay.rank == 2 ? w.decay.row(t) : w.decay.f32()) + c;
       step5(w.state.f32() + c * n, w.r.row(t) + c, w.k.row(t) + c, w.v.row(t) + c, decay, w.first.f32() + c,
             n, y);
@@ -220,6 +231,7 @@ void wkv7(const Wkv7& w, Range heads) {
     int64_t c = h * n;
     float* state = w.state.f32() + c * n;
     for (int64_t t = 0; t < tokens; t++) {
+      fetch_ahead({&w.r, &w.decay, &w.k, &w.v, &w.a, &w.g, &w.v_first, &w.v_gate, &w.out}, t, c, n);
       Head7 &head = prepared[t % 2], &next = prepared[(t + 1) % 2];
       if (t == 0) {
         prepare_head(w, 0, c, n, head);

@@ -78,20 +78,22 @@ void multiply_tiles(const Panel& panel, int64_t block, const std::byte* x, int64
   if constexpr (groups == 2 && blocks == 2) _tile_stored(3, second + block_outputs, stride);
 }
 
-/// fetch(part, parts) is called between the tokens' tiles, which stay in the first-level cache for all
-/// blocks.
-template <class Fetch>
-void multiply_by_tiles(const Panel& panel, const PreparedProduct& p, float* sums, Fetch fetch) {
-  const int64_t groups = (p.product->x.rows() + tile_lines - 1) / tile_lines;
+/// begin(tokens) and end(tokens) are called around one or two of the tokens' tiles, which stay in the
+/// first-level cache for all blocks.
+template <class Begin, class End>
+void multiply_by_tiles(const Panel& panel, const PreparedProduct& p, float* sums, Begin begin, End end) {
+  const int64_t tokens = p.product->x.rows(), groups = (tokens + tile_lines - 1) / tile_lines;
   const int64_t group_bytes = round_up(p.product->x.cols(), 64) / tile_inputs * tile_bytes;
   int64_t group = 0;
   auto pass = [&]<int count>() {
-    fetch(group / 2, (groups + 1) / 2);
+    const Range these{group * tile_lines, std::min((group + count) * tile_lines, tokens)};
+    begin(these);
     const std::byte* x = p.x + group * group_bytes + panel.first / tile_inputs * tile_bytes;
     float* to = sums + group * tile_lines * panel_outputs;
     int64_t block = 0;
     for (; block + 2 <= panel.count; block += 2) multiply_tiles<count, 2>(panel, block, x, group_bytes, to);
     if (block < panel.count) multiply_tiles<count, 1>(panel, block, x, group_bytes, to);
+    end(these);
   };
   for (; group + 2 <= groups; group += 2) pass.template operator()<2>();
   if (group < groups) pass.template operator()<1>();

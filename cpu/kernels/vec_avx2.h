@@ -62,6 +62,39 @@ inline __m256 select_small(__m256 x, float limit, __m256 a, __m256 b) {
 inline Vec select_small(Vec x, float limit, Vec a, Vec b) {
   return {select_small(x.lo, limit, a.lo, b.lo), select_small(x.hi, limit, a.hi, b.hi)};
 }
+/// Eight rows become eight columns.
+inline void transpose(__m256 (&v)[8]) {
+  __m256 pairs[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    v[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    v[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+    v[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    v[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; i++) {
+    pairs[i] = _mm256_permute2f128_ps(v[i], v[i + 4], 0x20);
+    pairs[i + 4] = _mm256_permute2f128_ps(v[i], v[i + 4], 0x31);
+  }
+  for (int i = 0; i < 8; i++) v[i] = pairs[i];
+}
+constexpr int most_columns = 8;
+inline void store_columns(float* to, const Vec (&rows)[most_columns], int64_t count) {
+  const float* end = to + 16 * count;
+  for (int half = 0; half < 2; half++) {
+    __m256 columns[8];
+    for (int i = 0; i < 8; i++) columns[i] = half == 0 ? rows[i].lo : rows[i].hi;
+    transpose(columns);
+    for (int i = 0; i < 8; i++, to += count) {
+      // What is written beyond a column is written again with the next one.
+      to + 8 <= end ? _mm256_storeu_ps(to, columns[i])
+                    : _mm256_maskstore_ps(to, part_mask(count, 0), columns[i]);
+    }
+  }
+}
 inline float sum(Vec v) {
   __m256 eight = _mm256_add_ps(v.lo, v.hi);
   __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

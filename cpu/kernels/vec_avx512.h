@@ -45,6 +45,40 @@ inline Vec select_small(Vec x, float limit, Vec a, Vec b) {
   __mmask16 small = _mm512_cmp_ps_mask(_mm512_abs_ps(x.v), _mm512_set1_ps(limit), _CMP_LT_OQ);
   return {_mm512_mask_blend_ps(small, b.v, a.v)};
 }
+constexpr int most_columns = 16;
+inline void store_columns(float* to, const Vec (&rows)[most_columns], int64_t count) {
+  __m512 v[16], pairs[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(rows[i].v, rows[i + 1].v);
+    pairs[i + 1] = _mm512_unpackhi_ps(rows[i].v, rows[i + 1].v);
+  }
+  // v[4 q + i] has rows 4 q ... 4 q + 3 of columns i, 4 + i, 8 + i and 12 + i.
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    v[i] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    v[i + 1] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+    v[i + 2] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    v[i + 3] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    const __m512 upper = _mm512_shuffle_f32x4(v[i], v[4 + i], 0x44),
+                 lower = _mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0x44);
+    pairs[i] = _mm512_shuffle_f32x4(upper, lower, 0x88);
+    pairs[4 + i] = _mm512_shuffle_f32x4(upper, lower, 0xdd);
+    const __m512 right = _mm512_shuffle_f32x4(v[i], v[4 + i], 0xee),
+                 last = _mm512_shuffle_f32x4(v[8 + i], v[12 + i], 0xee);
+    pairs[8 + i] = _mm512_shuffle_f32x4(right, last, 0x88);
+    pairs[12 + i] = _mm512_shuffle_f32x4(right, last, 0xdd);
+  }
+  // What is written beyond a column is written again with the next one.
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i++) {
+    i* count + 16 <= 16 * count ? _mm512_storeu_ps(to + i * count, pairs[i])
+                                : _mm512_mask_storeu_ps(to + i * count, part_mask(count), pairs[i]);
+  }
+}
 inline float sum(Vec a) {
   __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -71,9 +105,16 @@ inline __m512i bf16_bits(__m512 v) {
   return _mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40));
 }
 inline Vec round_to_bf16(Vec v) { return {_mm512_castsi512_ps(_mm512_slli_epi32(bf16_bits(v.v), 16))}; }
+#if RWKV_ISA >= RWKV_ISA_avx512bf16
+// Numbers below the smallest normal one become zero, as they do in a product.
+inline void store_bf16(void* p, Vec v) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v.v)));
+}
+#else
 inline void store_bf16(void* p, Vec v) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(bf16_bits(v.v)));
 }
+#endif
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
 /// Pairs of 32 neighbouring 16-bit elements of two rows: the first 16 and, if wanted, the last 16.
 inline void interleave(__m512i first, __m512i second, void* lower, void* upper) {

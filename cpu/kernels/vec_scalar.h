@@ -80,6 +80,14 @@ inline Vec power_of_two(Vec n) {
 inline Vec select_small(Vec x, float limit, Vec a, Vec b) {
   return each([&](int i) { return std::abs(x.lane[i]) < limit ? a.lane[i] : b.lane[i]; });
 }
+/// to[i * count + r] = rows[r].lane[i] for the first `count` <= tile_tokens of most_columns rows, all of
+/// which are read.
+constexpr int most_columns = tile_tokens;
+inline void store_columns(float* to, const Vec (&rows)[most_columns], int64_t count) {
+  for (int i = 0; i < 16; i++) {
+    for (int64_t r = 0; r < count; r++) *to++ = rows[r].lane[i];
+  }
+}
 inline float sum(Vec v) {
   for (int width = 8; width > 0; width /= 2) {
     for (int i = 0; i < width; i++) v.lane[i] += v.lane[i + width];

@@ -1,0 +1,110 @@
+// Inputs of products, laid out as the kernels read them: once for all outputs.
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "core/checked.h"
+#include "cpu/kernels/kernels.h"
+#include "ops/layout.h"
+// Last: it selects the instruction set.
+#include "cpu/kernels/operand.h"
+
+namespace rwkv::cpu::ISA {
+namespace {
+
+/// Sixteen inputs from `input` on, zero behind the last one.
+Vec some_inputs(const float* x, int64_t count, int64_t input) {
+  const int64_t rest = std::clamp<int64_t>(count - input, 0, 16);
+  return rest == 16 ? load(x + input) : load_part(x + input, rest);
+}
+
+/// Inputs from `input` on as sixteen words: fp32, or pairs of bf16.
+Vec some_words(const float* x, int64_t count, int64_t input, Operand operand) {
+  const Vec inputs = some_inputs(x, count, input);
+  if (operand == Operand::f32) return inputs;
+  if (operand == Operand::rounded_f32) return round_to_bf16(inputs);
+  alignas(64) float pairs[16];
+  store_bf16(pairs, inputs);
+  store_bf16(pairs + 8, some_inputs(x, count, input + 16));
+  return load(pairs);
+}
+
+/// All inputs of a group of tokens, word after word.
+void prepare_words(const Tensor& x, Operand operand, Range group, std::byte* out) {
+  const int64_t count = group.end - group.begin, step = operand == Operand::bf16 ? 32 : 16;
+  auto* to = reinterpret_cast<float*>(out);
+  Vec words[most_columns];
+  for (Vec& v : words) v = set1(0);
+  for (int64_t i = 0; i < round_up(x.cols(), 64); i += step, to += 16 * count) {
+    for (int64_t t = 0; t < count; t++) words[t] = some_words(x.row(group.begin + t), x.cols(), i, operand);
+    count == 1 ? store(to, words[0]) : store_columns(to, words, count);
+  }
+}
+
+void prepare_tile_lines(const float* x, int64_t count, std::byte* out) {
+  for (int64_t i = 0; i < round_up(count, 64); i += 16)
+    store_bf16(out + i / 32 * 1024 + i % 32 * 2, some_inputs(x, count, i));
+}
+
+/// Thirty-two inputs, the `group`-th part of a step. False when they are not finite.
+bool prepare_integers(const float* x, int64_t count, int group, IntegerStep& step) {
+  constexpr float largest = 127 * 256 + 127, smallest = 0x1p-100f;  // less is taken as zero
+  const Vec inputs[2] = {some_inputs(x, count, 0), some_inputs(x, count, 16)};
+  const float first = largest_magnitude(inputs[0]), second = largest_magnitude(inputs[1]);
+  const float finite = std::numeric_limits<float>::max(), highest = std::max(first, second);
+  if (!(first <= finite && second <= finite)) return false;
+  const Vec inverse = set1(highest < smallest ? 0 : largest / highest);
+  int32_t integers[scale_group], total = 0;
+  for (int half = 0; half < 2; half++) store_integers(integers + half * 16, mul(inputs[half], inverse));
+  for (int32_t i : integers) total += i;
+  for (int line = 0; line < 8; line++) arrange_inputs(integers + line * 4, step.inputs[group * 8 + line]);
+  step.scale[group] = highest / (largest * integer_sum_unit);
+  step.excess[group] = 128 * total;
+  return true;
+}
+
+bool prepare_integers(const float* x, int64_t count, std::byte* out) {
+  bool finite = true;
+  auto* steps = reinterpret_cast<IntegerStep*>(out);
+  for (int64_t i = 0; i < round_up(count, step_inputs); i += scale_group) {
+    const int64_t here = std::clamp<int64_t>(count - i, 0, scale_group);
+    const auto group = static_cast<int>(i % step_inputs / scale_group);
+    finite = prepare_integers(x + std::min(i, count), here, group, steps[i / step_inputs]) && finite;
+  }
+  return finite;
+}
+
+}  // namespace
+
+Operand operand_of(const Tensor& weight, int64_t tokens) {
+  const bool blocks = weight.layout == Layout::cpu_blocks, quantized = is_quantized(weight.dtype);
+  if (bf16_products && tokens > 1) {
+    const bool rounds = quantized && weight.elements() > small_matrix;
+    if (rounds || weight.dtype == DType::bf16) return has_tiles ? Operand::bf16_tiles : Operand::bf16;
+  }
+  if (tokens == 1 && quantized && blocks) return Operand::integers;
+  if (weight.dtype != DType::bf16) return Operand::f32;
+  return bf16_products && blocks ? Operand::bf16 : Operand::rounded_f32;
+}
+
+int64_t operand_group(Operand operand) {
+  return operand == Operand::bf16_tiles ? operand_tile_tokens : tile_tokens;
+}
+
+bool prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
+  if (operand == Operand::integers) return prepare_integers(x.row(0), x.cols(), out);
+  const int64_t token_bytes = round_up(x.cols(), 64) * (is_bf16(operand) ? 2 : 4);
+  for (int64_t first = tokens.begin; first < tokens.end; first += operand_group(operand)) {
+    const Range group{first, std::min(first + operand_group(operand), tokens.end)};
+    std::byte* to = out + first * token_bytes;
+    if (operand != Operand::bf16_tiles) {
+      prepare_words(x, operand, group, to);
+      continue;
+    }
+    for (int64_t t = group.begin; t < group.end; t++, to += line_bytes)
+      prepare_tile_lines(x.row(t), x.cols(), to);
+  }
+  return true;
+}
+
+}  // namespace rwkv::cpu::ISA
