@@ -21,8 +21,23 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-// Weight formats of cpu_blocks. step(sums, w, block_bytes, x) adds the products of one step of inputs, the
-// first of which is at x.
+/// Weights of a step of inputs, in some blocks. What lies `ahead` bytes further on is asked for, line by line
+/// as these are read: the processor's own prefetching ends with each page, and many requests at once would
+/// wait for each other.
+struct Weights {
+  const std::byte* first;
+  int64_t block_bytes, ahead;
+
+  [[nodiscard]] const std::byte* line(int block, int64_t offset) const {
+    const std::byte* at = first + block * block_bytes + offset;
+    prefetch(at + ahead);
+    return at;
+  }
+  [[nodiscard]] const std::byte* scales(int block) const { return first + block * block_bytes; }
+};
+
+// Weight formats of cpu_blocks. step(sums, w, x) adds the products of one step of inputs, the first of which
+// is at x. Loops over blocks are unrolled, so that the compiler keeps the sums in registers.
 
 template <int blocks>
 using Sums = Vec[blocks];
@@ -32,9 +47,10 @@ template <int64_t step_bytes, Vec (*load_line)(const std::byte*)>
 struct SingleBlocks {
   static constexpr int64_t inputs = 1, bytes = step_bytes, input_bytes = 4;
   template <int blocks>
-  static void step(Sums<blocks>& sums, const std::byte* w, int64_t block_bytes, const std::byte* x) {
+  static void step(Sums<blocks>& sums, const Weights& w, const std::byte* x) {
     Vec input = set1(*reinterpret_cast<const float*>(x));
-    for (int b = 0; b < blocks; b++) sums[b] = fma(load_line(w + b * block_bytes), input, sums[b]);
+#pragma GCC unroll 4
+    for (int b = 0; b < blocks; b++) sums[b] = fma(load_line(w.line(b, 0)), input, sums[b]);
   }
 };
 Vec load_f32_line(const std::byte* p) { return load(reinterpret_cast<const float*>(p)); }
@@ -46,13 +62,14 @@ using F16Blocks = SingleBlocks<32, load_f16_line>;
 struct BF16Blocks {
   static constexpr int64_t inputs = 2, bytes = 64, input_bytes = bf16_products ? 2 : 4;
   template <int blocks>
-  static void step(Sums<blocks>& sums, const std::byte* w, int64_t block_bytes, const std::byte* x) {
+  static void step(Sums<blocks>& sums, const Weights& w, const std::byte* x) {
+#pragma GCC unroll 4
     for (int b = 0; b < blocks; b++) {
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
-      sums[b] = add_pairs(sums[b], w + b * block_bytes, x);
+      sums[b] = add_pairs(sums[b], w.line(b, 0), x);
 #else
       Vec first, second;
-      load_bf16_pairs(w + b * block_bytes, first, second);
+      load_bf16_pairs(w.line(b, 0), first, second);
       const auto* input = reinterpret_cast<const float*>(x);
       sums[b] = fma(first, set1(input[0]), sums[b]);
       sums[b] = fma(second, set1(input[1]), sums[b]);
@@ -67,22 +84,27 @@ struct IntegerBlocks {
   static constexpr int64_t inputs = step_inputs, bytes = step_bytes(type),
                            input_bytes = sizeof(IntegerStep) / step_inputs;
   template <int blocks>
-  static void step(Sums<blocks>& sums, const std::byte* w, int64_t block_bytes, const std::byte* x) {
+  static void step(Sums<blocks>& sums, const Weights& w, const std::byte* x) {
     const auto& step = *reinterpret_cast<const IntegerStep*>(x);
     for (int64_t group = 0; group < 2; group++) {
       IntegerSums parts[blocks];
+#pragma GCC unroll 4
       for (IntegerSums& part : parts) part = no_sums(step.excess[group]);
+#pragma GCC unroll 1
       for (int64_t pair = group * 4; pair < group * 4 + 4; pair++) {
+#pragma GCC unroll 4
         for (int b = 0; b < blocks; b++) {
           Bytes lines[2];
-          load_lines<type>(w + b * block_bytes, pair, lines);
+          load_lines<type>(
+              pair, [&](int64_t offset) { return w.line(b, offset); }, lines);
           add_products(parts[b], lines[0], step.inputs[2 * pair]);
           add_products(parts[b], lines[1], step.inputs[2 * pair + 1]);
         }
       }
+#pragma GCC unroll 4
       for (int b = 0; b < blocks; b++) {
-        sums[b] = fma(load_bf16(w + b * block_bytes + group * 32),
-                      mul(to_vec(parts[b]), set1(step.scale[group])), sums[b]);
+        const std::byte* scales = group == 0 ? w.line(b, 0) : w.scales(b) + 32;
+        sums[b] = fma(load_bf16(scales), mul(to_vec(parts[b]), set1(step.scale[group])), sums[b]);
       }
     }
   }
@@ -98,13 +120,16 @@ template <DType type>
 struct WidenedBlocks {
   static constexpr int64_t inputs = step_inputs, bytes = step_bytes(type), input_bytes = 4;
   template <int blocks>
-  static void step(Sums<blocks>& sums, const std::byte* w, int64_t block_bytes, const std::byte* x) {
+  static void step(Sums<blocks>& sums, const Weights& w, const std::byte* x) {
     const auto* input = reinterpret_cast<const float*>(x);
+#pragma GCC unroll 4
     for (int b = 0; b < blocks; b++) {
+#pragma GCC unroll 1
       for (int64_t pair = 0; pair < 8; pair++) {
         Bytes lines[2];
-        load_lines<type>(w + b * block_bytes, pair, lines);
-        const Vec scale = load_bf16(w + b * block_bytes + pair / 4 * 32);
+        load_lines<type>(
+            pair, [&](int64_t offset) { return w.line(b, offset); }, lines);
+        const Vec scale = load_bf16(w.scales(b) + pair / 4 * 32);
         for (int line = 0; line < 2; line++) {
           Vec weights[4];
           widen(lines[line], scale, weights);
@@ -116,27 +141,24 @@ struct WidenedBlocks {
   }
 };
 
-/// What lies so many bytes further on is asked for: the processor's own prefetching ends with each page.
-/// Measured with two cores: bf16 25 to 28 GB/s of 30, int4 20 to 26.
 constexpr int64_t read_ahead = 1024;
 
 template <class Format, int blocks>
 void multiply(const PreparedProduct& p, int64_t block) {
   const Product& product = *p.product;
-  MatrixLayout m = layout_of(product.weight);
-  int64_t block_bytes = m.unit_bytes();
-  const std::byte *w = product.weight.data + block * block_bytes, *x = p.x;
+  const MatrixLayout m = layout_of(product.weight);
+  const int64_t block_bytes = m.unit_bytes();
+  const std::byte *first = product.weight.data + block * block_bytes, *x = p.x;
   Sums<blocks> sums;
+#pragma GCC unroll 4
   for (Vec& sum : sums) sum = set1(0);
-  for (int64_t k = 0; k < m.inputs; k += Format::inputs) {
-    for (int b = 0; b < blocks; b++) {
-      for (int64_t line = 0; line < Format::bytes; line += 64)
-        prefetch(w + b * block_bytes + read_ahead + line);
-    }
-    Format::template step<blocks>(sums, w, block_bytes, x);
-    w += Format::bytes;
+  for (int64_t k = 0, at = 0; k < m.inputs; k += Format::inputs, at += Format::bytes) {
+    // Behind these blocks come the next ones, not those that are read beside each other.
+    const int64_t ahead = read_ahead + (at + read_ahead < block_bytes ? 0 : (blocks - 1) * block_bytes);
+    Format::template step<blocks>(sums, {first + at, block_bytes, ahead}, x);
     x += Format::inputs * Format::input_bytes;
   }
+#pragma GCC unroll 4
   for (int b = 0; b < blocks; b++) {
     int64_t output = (block + b) * block_outputs;
     finish(product, 0, output, std::min(block_outputs, m.outputs - output),

@@ -39,15 +39,15 @@ struct alignas(64) IntegerStep {
   int32_t excess[2];
 };
 
-/// The pair-th two lines, of eight inputs, of a step of integers.
-template <DType type>
-void load_lines(const std::byte* step, int64_t pair, Bytes (&lines)[2]) {
-  const std::byte* first = step + 64 + pair * bytes_of(type, 8 * block_outputs);
+/// The pair-th two lines, of eight inputs, of a step of integers; at(offset) is a line of the step.
+template <DType type, class At>
+void load_lines(int64_t pair, At at, Bytes (&lines)[2]) {
+  const int64_t offset = line_bytes + pair * bytes_of(type, 8 * block_outputs);
   if constexpr (type == DType::i4) {
-    load_int4(first, lines);
+    load_int4(at(offset), lines);
   } else {
-    lines[0] = load_bytes(first);
-    lines[1] = load_bytes(first + 64);
+    lines[0] = load_bytes(at(offset));
+    lines[1] = load_bytes(at(offset + line_bytes));
   }
 }
 

@@ -103,7 +103,8 @@ struct IntegerBlocks {
     const int64_t in_step = input % step_inputs;
     const std::byte* step = weights + block * block_bytes + input / step_inputs * step_bytes(type);
     Bytes lines[2];
-    load_lines<type>(step, in_step / 8, lines);
+    load_lines<type>(
+        in_step / 8, [step](int64_t offset) { return step + offset; }, lines);
     widen(lines[in_step / 4 % 2], load_bf16(step + in_step / scale_group * 32), w);
   }
 };
