@@ -21,36 +21,24 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-/// Weights of a step of inputs, in some blocks. What lies `ahead` bytes further on is asked for, line by line
-/// as these are read: the processor's own prefetching ends with each page, and many requests at once would
-/// wait for each other.
-struct Weights {
-  const std::byte* first;
-  int64_t block_bytes, ahead;
+/// What lies so many bytes behind a line that is read is asked for: the processor's own prefetching ends with
+/// each page. A thread reads its blocks one after the other: with two cores of Zen 4 one stream gives int8 42
+/// and bf16 41 GB/s, four streams beside each other 35 and 38.
+constexpr int64_t read_ahead = 1536;
 
-  [[nodiscard]] const std::byte* line(int block, int64_t offset) const {
-    const std::byte* at = first + block * block_bytes + offset;
-    prefetch(at + ahead);
-    return at;
-  }
-  [[nodiscard]] const std::byte* scales(int block) const { return first + block * block_bytes; }
-};
+const std::byte* read_line(const std::byte* line) {
+  prefetch_l2(line + read_ahead);
+  return line;
+}
 
-// Weight formats of cpu_blocks. step(sums, w, x) adds the products of one step of inputs, the first of which
-// is at x. Loops over blocks are unrolled, so that the compiler keeps the sums in registers.
-
-template <int blocks>
-using Sums = Vec[blocks];
+// Weight formats of cpu_blocks. step(sum, w, x) adds the products of one step of a block's inputs.
 
 // One input a step.
 template <int64_t step_bytes, Vec (*load_line)(const std::byte*)>
 struct SingleBlocks {
   static constexpr int64_t inputs = 1, bytes = step_bytes, input_bytes = 4;
-  template <int blocks>
-  static void step(Sums<blocks>& sums, const Weights& w, const std::byte* x) {
-    Vec input = set1(*reinterpret_cast<const float*>(x));
-#pragma GCC unroll 4
-    for (int b = 0; b < blocks; b++) sums[b] = fma(load_line(w.line(b, 0)), input, sums[b]);
+  static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
+    return fma(load_line(read_line(w)), set1(*reinterpret_cast<const float*>(x)), sum);
   }
 };
 Vec load_f32_line(const std::byte* p) { return load(reinterpret_cast<const float*>(p)); }
@@ -61,20 +49,15 @@ using F16Blocks = SingleBlocks<32, load_f16_line>;
 // Two inputs a line.
 struct BF16Blocks {
   static constexpr int64_t inputs = 2, bytes = 64, input_bytes = bf16_products ? 2 : 4;
-  template <int blocks>
-  static void step(Sums<blocks>& sums, const Weights& w, const std::byte* x) {
-#pragma GCC unroll 4
-    for (int b = 0; b < blocks; b++) {
+  static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
-      sums[b] = add_pairs(sums[b], w.line(b, 0), x);
+    return add_pairs(sum, read_line(w), x);
 #else
-      Vec first, second;
-      load_bf16_pairs(w.line(b, 0), first, second);
-      const auto* input = reinterpret_cast<const float*>(x);
-      sums[b] = fma(first, set1(input[0]), sums[b]);
-      sums[b] = fma(second, set1(input[1]), sums[b]);
+    Vec first, second;
+    load_bf16_pairs(read_line(w), first, second);
+    const auto* input = reinterpret_cast<const float*>(x);
+    return fma(second, set1(input[1]), fma(first, set1(input[0]), sum));
 #endif
-    }
   }
 };
 
@@ -83,30 +66,21 @@ template <DType type>
 struct IntegerBlocks {
   static constexpr int64_t inputs = step_inputs, bytes = step_bytes(type),
                            input_bytes = sizeof(IntegerStep) / step_inputs;
-  template <int blocks>
-  static void step(Sums<blocks>& sums, const Weights& w, const std::byte* x) {
+  static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
     const auto& step = *reinterpret_cast<const IntegerStep*>(x);
+    auto line = [w](int64_t offset) { return read_line(w + offset); };
+    line(0);
     for (int64_t group = 0; group < 2; group++) {
-      IntegerSums parts[blocks];
-#pragma GCC unroll 4
-      for (IntegerSums& part : parts) part = no_sums(step.excess[group]);
-#pragma GCC unroll 1
+      IntegerSums products = no_sums(step.excess[group]);
       for (int64_t pair = group * 4; pair < group * 4 + 4; pair++) {
-#pragma GCC unroll 4
-        for (int b = 0; b < blocks; b++) {
-          Bytes lines[2];
-          load_lines<type>(
-              pair, [&](int64_t offset) { return w.line(b, offset); }, lines);
-          add_products(parts[b], lines[0], step.inputs[2 * pair]);
-          add_products(parts[b], lines[1], step.inputs[2 * pair + 1]);
-        }
+        Bytes lines[2];
+        load_lines<type>(pair, line, lines);
+        add_products(products, lines[0], step.inputs[2 * pair]);
+        add_products(products, lines[1], step.inputs[2 * pair + 1]);
       }
-#pragma GCC unroll 4
-      for (int b = 0; b < blocks; b++) {
-        const std::byte* scales = group == 0 ? w.line(b, 0) : w.scales(b) + 32;
-        sums[b] = fma(load_bf16(scales), mul(to_vec(parts[b]), set1(step.scale[group])), sums[b]);
-      }
+      sum = fma(load_bf16(w + group * 32), mul(to_vec(products), set1(step.scale[group])), sum);
     }
+    return sum;
   }
 };
 
@@ -119,59 +93,38 @@ constexpr float sum_unit<IntegerBlocks<type>> = integer_sum_unit;
 template <DType type>
 struct WidenedBlocks {
   static constexpr int64_t inputs = step_inputs, bytes = step_bytes(type), input_bytes = 4;
-  template <int blocks>
-  static void step(Sums<blocks>& sums, const Weights& w, const std::byte* x) {
+  static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
     const auto* input = reinterpret_cast<const float*>(x);
-#pragma GCC unroll 4
-    for (int b = 0; b < blocks; b++) {
-#pragma GCC unroll 1
-      for (int64_t pair = 0; pair < 8; pair++) {
-        Bytes lines[2];
-        load_lines<type>(
-            pair, [&](int64_t offset) { return w.line(b, offset); }, lines);
-        const Vec scale = load_bf16(w.scales(b) + pair / 4 * 32);
-        for (int line = 0; line < 2; line++) {
-          Vec weights[4];
-          widen(lines[line], scale, weights);
-          for (int j = 0; j < 4; j++)
-            sums[b] = fma(weights[j], set1(input[pair * 8 + line * 4 + j]), sums[b]);
-        }
+    for (int64_t pair = 0; pair < 8; pair++) {
+      Bytes lines[2];
+      load_lines<type>(
+          pair, [w](int64_t offset) { return read_line(w + offset); }, lines);
+      const Vec scale = load_bf16(w + pair / 4 * 32);
+      for (int line = 0; line < 2; line++) {
+        Vec weights[4];
+        widen(lines[line], scale, weights);
+        for (int j = 0; j < 4; j++) sum = fma(weights[j], set1(input[pair * 8 + line * 4 + j]), sum);
       }
     }
+    return sum;
   }
 };
 
-constexpr int64_t read_ahead = 1024;
-
-template <class Format, int blocks>
-void multiply(const PreparedProduct& p, int64_t block) {
-  const Product& product = *p.product;
-  const MatrixLayout m = layout_of(product.weight);
-  const int64_t block_bytes = m.unit_bytes();
-  const std::byte *first = product.weight.data + block * block_bytes, *x = p.x;
-  Sums<blocks> sums;
-#pragma GCC unroll 4
-  for (Vec& sum : sums) sum = set1(0);
-  for (int64_t k = 0, at = 0; k < m.inputs; k += Format::inputs, at += Format::bytes) {
-    // Behind these blocks come the next ones, not those that are read beside each other.
-    const int64_t ahead = read_ahead + (at + read_ahead < block_bytes ? 0 : (blocks - 1) * block_bytes);
-    Format::template step<blocks>(sums, {first + at, block_bytes, ahead}, x);
-    x += Format::inputs * Format::input_bytes;
-  }
-#pragma GCC unroll 4
-  for (int b = 0; b < blocks; b++) {
-    int64_t output = (block + b) * block_outputs;
-    finish(product, 0, output, std::min(block_outputs, m.outputs - output),
-           mul(sums[b], set1(sum_unit<Format>)));
-  }
-}
-
 template <class Format>
 void multiply(const PreparedProduct& p, Range blocks) {
-  int64_t block = blocks.begin;
-  // Four streams of weights keep more loads in flight.
-  for (; block + 4 <= blocks.end; block += 4) multiply<Format, 4>(p, block);
-  for (; block < blocks.end; block++) multiply<Format, 1>(p, block);
+  const Product& product = *p.product;
+  const MatrixLayout m = layout_of(product.weight);
+  for (int64_t block = blocks.begin; block < blocks.end; block++) {
+    const std::byte *w = product.weight.data + block * m.unit_bytes(), *x = p.x;
+    Vec sum = set1(0);
+    for (int64_t k = 0; k < m.inputs; k += Format::inputs) {
+      sum = Format::step(sum, w, x);
+      w += Format::bytes;
+      x += Format::inputs * Format::input_bytes;
+    }
+    const int64_t output = block * block_outputs;
+    finish(product, 0, output, std::min(block_outputs, m.outputs - output), mul(sum, set1(sum_unit<Format>)));
+  }
 }
 
 // Weight formats of input_rows: 16 weights of a row, and what they are multiplied with for an input.

@@ -194,6 +194,8 @@ inline Vec to_vec(const IntegerSums& sums) {
   return each([&](int i) { return static_cast<float>(sums.lane[i]); });
 }
 
+/// Into the first-level cache, or only into the second, which waits for memory with more lines at once.
 inline void prefetch(const void*) {}
+inline void prefetch_l2(const void*) {}
 
 }  // namespace rwkv::cpu::ISA
