@@ -157,7 +157,7 @@ using I4Rows = QuantizedRows<DType::i4, load_i4>;
 
 // Outputs [output, output + 16 * vectors): the rows of the inputs that are not zero. A row's part is too
 // short for the processor to see it coming.
-constexpr int64_t rows_ahead = 8;
+constexpr int64_t rows_ahead = 24;
 template <class Format, int vectors>
 void add_rows(const PreparedProduct& p, int64_t output, int64_t end) {
   constexpr int in_group = scale_group / 16;
@@ -171,8 +171,9 @@ void add_rows(const PreparedProduct& p, int64_t output, int64_t end) {
     int64_t input = p.nonzero[i];
     const std::byte* row = weights + input * row_bytes;
     const std::byte* ahead = weights + p.nonzero[std::min(i + rows_ahead, p.nonzero_count - 1)] * row_bytes;
+    if constexpr (is_quantized(Format::type)) prefetch_l2(ahead + output / scale_group * 2);
     for (int64_t at = 0; at < bytes_of(Format::type, vectors * 16); at += 64)
-      prefetch(ahead + scale_bytes + bytes_of(Format::type, output) + at);
+      prefetch_l2(ahead + scale_bytes + bytes_of(Format::type, output) + at);
     for (int g = 0; g < vectors; g += in_group) {
       Vec factor = set1(Format::factor(row, output + g * 16, x[input]));
       for (int v = g; v < std::min(g + in_group, vectors); v++)

@@ -12,7 +12,7 @@
 namespace rwkv::cpu::ISA {
 
 constexpr int64_t tile_tokens = 6;
-constexpr int row_vectors = 4;
+constexpr int row_vectors = 8;
 constexpr int64_t tile_blocks = 1;
 
 struct Vec {
