@@ -81,6 +81,9 @@ TEST_CASE("matmul: all epilogues") {
 TEST_CASE("matmul: several products in a call give what each gives alone") {
   check_matmul_of_several(implementation());
 }
+TEST_CASE("matmul: products that share an input give what each gives alone") {
+  check_matmul_of_shared_inputs(implementation());
+}
 TEST_CASE("matmul: threads do not disturb each other") { check_matmul_repeatedly(implementation()); }
 TEST_CASE("matmul: smallest and largest numbers, infinities, NaN") {
   check_matmul_extremes(implementation());

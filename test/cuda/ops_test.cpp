@@ -61,6 +61,9 @@ TEST_CASE("matmul: all epilogues") {
 TEST_CASE("matmul: several products in a call give what each gives alone") {
   on_device(4, [] { check_matmul_of_several(implementation()); });
 }
+TEST_CASE("matmul: products that share an input give what each gives alone") {
+  on_device(4, [] { check_matmul_of_shared_inputs(implementation()); });
+}
 TEST_CASE("matmul: smallest and largest numbers, infinities, NaN") {
   in_run(6, [] { check_matmul_extremes(implementation()); });
 }

@@ -1,6 +1,8 @@
 // Matrix products: shapes, layouts, types, epilogues, several products in a call.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "test/ops/product_case.h"
 
 namespace rwkv::test {
@@ -80,6 +82,37 @@ void check_matmul_of_several(const Implementation& implementation) {
   implementation[0].ops.matmul({});
   ProductCase empty({implementation.layouts()[0], DType::f32, 20, 30}, Epilogue::add, 0, 1);
   CHECK(run_alone(implementation[0], empty, {0, 0}).empty());
+}
+
+void check_matmul_of_shared_inputs(const Implementation& implementation) {
+  constexpr int64_t inputs = 200, part_inputs = 130;
+  int64_t seed = 300;
+  for (int64_t tokens : {1, 2, 13, 25}) {
+    for (size_t type = 0; type < std::size(weight_types); type++, seed += 3) {
+      const Layout layout = implementation.layouts()[type % implementation.layouts().size()];
+      ProductCase first({layout, weight_type(seed), 83, inputs}, Epilogue::none, tokens, seed);
+      ProductCase same({layout, weight_type(seed / 2), 70, inputs}, Epilogue::tanh, tokens, seed + 1);
+      ProductCase part({layout, weight_type(seed), 65, part_inputs}, Epilogue::add, tokens, seed + 2);
+      same.x = first.x;
+      for (int64_t t = 0; t < tokens; t++)
+        std::copy_n(first.x.begin() + t * inputs, part_inputs, part.x.begin() + t * part_inputs);
+      for (size_t d = 0; d < implementation.size(); d++) {
+        Bench bench = implementation[d];
+        const Range all{0, tokens};
+        OnDevice a(bench.device, first, all), b(bench.device, same, all), c(bench.device, part, all);
+        Product products[] = {a.product(), b.product(), c.product()};
+        products[1].x = products[0].x;
+        products[2].x = products[0].x.slice_cols(0, part_inputs);
+        bench.ops.matmul(products);
+        bench.ops.synchronize();
+        CAPTURE(bench.device.description());
+        CAPTURE(tokens);
+        CHECK(same_bits(a.result(), run_alone(bench, first, all)));
+        CHECK(same_bits(b.result(), run_alone(bench, same, all)));
+        CHECK(same_bits(c.result(), run_alone(bench, part, all)));
+      }
+    }
+  }
 }
 
 void check_matmul_repeatedly(const Implementation& implementation) {

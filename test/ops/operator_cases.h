@@ -86,6 +86,8 @@ void check_matmul(const Implementation& implementation, Layout layout, DType dty
 void check_epilogues(const Implementation& implementation, Layout layout, DType dtype);
 /// Several products in one call, of different layouts, types and shapes.
 void check_matmul_of_several(const Implementation& implementation);
+/// Several products of one input, and of its first columns.
+void check_matmul_of_shared_inputs(const Implementation& implementation);
 /// Enough work that threads overlap, again and again.
 void check_matmul_repeatedly(const Implementation& implementation);
 /// The smallest and largest numbers of each type; infinities and NaN.
