@@ -69,7 +69,7 @@ struct IntegerBlocks {
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
     const auto& step = *reinterpret_cast<const IntegerStep*>(x);
     auto line = [w](int64_t offset) { return read_line(w + offset); };
-    line(0);
+    line(0);  // scales
     for (int64_t group = 0; group < 2; group++) {
       IntegerSums products = no_sums(step.excess[group]);
       for (int64_t pair = group * 4; pair < group * 4 + 4; pair++) {
