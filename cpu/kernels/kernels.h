@@ -61,6 +61,16 @@ struct Kernels {
   void (*wkv4)(const Wkv4& wkv, Range channels);
   void (*wkv5)(const Wkv5& wkv, Range heads);
   void (*wkv7)(const Wkv7& wkv, Range heads);
+
+  // For the sampler. Spans are multiples of 16 long. These give the same bits in every set.
+  /// Whether every value is in [lower, upper); NaN is not.
+  bool (*all_in_range)(std::span<const float> values, float lower, float upper);
+  float (*maximum)(std::span<const float> values);  ///< of values without NaN
+  /// result[i] = e^(logits[i] - max) / their sum, for a finite max, which no logit exceeds; logits may be
+  /// minus infinity. One vector of 16 sums in fp32, added by halves.
+  void (*softmax)(std::span<const float> logits, float max, float* result);
+  /// Writes the indices of the values in [lower, upper), ascending, and returns how many there are.
+  int64_t (*find_in_range)(std::span<const float> values, float lower, float upper, int32_t* indices);
 };
 
 namespace scalar {

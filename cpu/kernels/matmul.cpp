@@ -189,7 +189,7 @@ int64_t scratch_bytes(int64_t tokens) {
 
 }  // namespace
 
-// The rest of the table is in inputs.cpp, matvec.cpp, recurrence.cpp and rows.cpp.
+// The rest of the table is in inputs.cpp, matvec.cpp, recurrence.cpp, rows.cpp and vocabulary.cpp.
 Operand operand_of(const Tensor& weight, int64_t tokens);
 int64_t operand_group(Operand operand);
 bool prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out);
@@ -201,11 +201,15 @@ void mix(const TokenShift& shift, int64_t t);
 void wkv4(const Wkv4& wkv, Range channels);
 void wkv5(const Wkv5& wkv, Range heads);
 void wkv7(const Wkv7& wkv, Range heads);
+bool all_in_range(std::span<const float> values, float lower, float upper);
+float maximum(std::span<const float> values);
+void softmax(std::span<const float> logits, float max, float* result);
+int64_t find_in_range(std::span<const float> values, float lower, float upper, int32_t* indices);
 
 #define RWKV_TEXT_(name) #name
 #define RWKV_TEXT(name) RWKV_TEXT_(name)
 const Kernels kernels = {RWKV_TEXT(ISA), operand_of, operand_group, prepare,   scratch_bytes, matvec_blocks,
                          matvec_rows,    matmul,     embed,         normalize, mix,           wkv4,
-                         wkv5,           wkv7};
+                         wkv5,           wkv7,       all_in_range,  maximum,   softmax,       find_in_range};
 
 }  // namespace rwkv::cpu::ISA

@@ -62,6 +62,13 @@ inline __m256 select_small(__m256 x, float limit, __m256 a, __m256 b) {
 inline Vec select_small(Vec x, float limit, Vec a, Vec b) {
   return {select_small(x.lo, limit, a.lo, b.lo), select_small(x.hi, limit, a.hi, b.hi)};
 }
+inline uint32_t at_least(Vec x, float limit) {
+  const __m256 limits = _mm256_set1_ps(limit);
+  const auto mask = [&](__m256 half) {
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(half, limits, _CMP_GE_OQ)));
+  };
+  return mask(x.lo) | mask(x.hi) << 8;
+}
 /// Eight rows become eight columns.
 inline void transpose(__m256 (&v)[8]) {
   __m256 pairs[8];

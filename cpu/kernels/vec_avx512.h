@@ -45,6 +45,9 @@ inline Vec select_small(Vec x, float limit, Vec a, Vec b) {
   __mmask16 small = _mm512_cmp_ps_mask(_mm512_abs_ps(x.v), _mm512_set1_ps(limit), _CMP_LT_OQ);
   return {_mm512_mask_blend_ps(small, b.v, a.v)};
 }
+inline uint32_t at_least(Vec x, float limit) {
+  return _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_GE_OQ);
+}
 constexpr int most_columns = 16;
 inline void store_columns(float* to, const Vec (&rows)[most_columns], int64_t count) {
   __m512 v[16], pairs[16];

@@ -80,6 +80,12 @@ inline Vec power_of_two(Vec n) {
 inline Vec select_small(Vec x, float limit, Vec a, Vec b) {
   return each([&](int i) { return std::abs(x.lane[i]) < limit ? a.lane[i] : b.lane[i]; });
 }
+/// Bit i: lane i >= limit.
+inline uint32_t at_least(Vec x, float limit) {
+  uint32_t mask = 0;
+  for (int i = 0; i < 16; i++) mask |= (x.lane[i] >= limit ? 1u : 0u) << i;
+  return mask;
+}
 /// to[i * count + r] = rows[r].lane[i] for the first `count` <= tile_tokens of most_columns rows, all of
 /// which are read.
 constexpr int most_columns = tile_tokens;

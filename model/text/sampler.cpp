@@ -6,33 +6,26 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <utility>
 
 #include "core/error.h"
+#include "cpu/features.h"
 
 namespace rwkv {
 namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-// Passes over the vocabulary take blocks of four vectors, the last one padded with tokens of probability 0.
-// Sums have the same order on every machine, since these vectors are what every x86-64 has.
-using Floats __attribute__((vector_size(16))) = float;
-using Words __attribute__((vector_size(16))) = uint32_t;
+/// Passes over the vocabulary are kernels. They take blocks: the last one is padded with tokens of
+/// probability 0.
 constexpr size_t block_size = 16;
 
-Floats splat(float x) { return Floats{x, x, x, x}; }
-
-Floats load(const float* from) {
-  Floats x;
-  std::memcpy(&x, from, sizeof(x));
-  return x;
+const cpu::Kernels& kernels() {
+  static const cpu::Kernels& chosen = cpu::choose_kernels();
+  return chosen;
 }
-
-void store(Floats x, float* to) { std::memcpy(to, &x, sizeof(x)); }
 
 void check_range(const char* name, double value, double low, double high) {
   if (value >= low && value <= high) return;  // false for NaN
@@ -57,11 +50,7 @@ void load_logits(std::span<const float> logits, const std::vector<int32_t>& bann
   result.resize((logits.size() + block_size - 1) / block_size * block_size);
   std::copy(logits.begin(), logits.end(), result.begin());
   std::fill(result.begin() + static_cast<std::ptrdiff_t>(logits.size()), result.end(), -infinity);
-  Words bad{};
-  for (size_t i = 0; i < result.size(); i += 4) {
-    bad |= std::bit_cast<Words>(~(load(&result[i]) < splat(infinity)));
-  }
-  if ((bad[0] | bad[1] | bad[2] | bad[3]) != 0) refuse_logits(logits);
+  if (!kernels().all_in_range(result, -infinity, infinity)) refuse_logits(logits);
   for (const int32_t id : banned) {
     if (id < 0 || static_cast<size_t>(id) >= logits.size()) {
       throw Error(fmt::format("token {} cannot be banned: the vocabulary has {} tokens", id, logits.size()));
@@ -70,123 +59,56 @@ void load_logits(std::span<const float> logits, const std::vector<int32_t>& bann
   }
 }
 
-float maximum(const std::vector<float>& values) {
-  Floats most = splat(-infinity);
-  for (size_t i = 0; i < values.size(); i += 4) {
-    const Floats x = load(&values[i]);
-    most = x > most ? x : most;
-  }
-  return std::max(std::max(most[0], most[1]), std::max(most[2], most[3]));
-}
-
-/// exp(x) for x <= 0, nearly always the fp32 number next to it, and 0 below the normal numbers. Own code
-/// because a seed should give the same text whatever the C library.
-inline Floats exp_of_negative(Floats x) {
-  const Floats lowest = splat(-86.0f);  // the result is still a normal number
-  const Floats log2_e = splat(1.44269504f);
-  const Floats ln2_high = splat(0.693359375f);  // few bits, so that its product with n is exact
-  const Floats ln2_low = splat(-2.12194440e-4f);
-  const Floats to_integer = splat(0x1.8p23f);  // adding it leaves a rounded integer in the low bits
-  const Floats clamped = x < lowest ? lowest : x;
-  const Floats shifted = clamped * log2_e + to_integer;
-  const Floats n = shifted - to_integer;
-  const Floats high = clamped - n * ln2_high;
-  const Floats r = high - n * ln2_low;
-  const Floats r_error = (high - r) - n * ln2_low;
-  // The exponential series to r^7; |r| <= ln(2) / 2, so the next term is below 6e-9.
-  Floats series = splat(1.0f / 5040) * r + splat(1.0f / 720);
-  series = series * r + splat(1.0f / 120);
-  series = series * r + splat(1.0f / 24);
-  series = series * r + splat(1.0f / 6);
-  series = series * r + splat(0.5f);
-  const Floats leading = splat(1.0f) + r;
-  const Floats leading_error = r - (leading - splat(1.0f));
-  const Floats fraction = leading + (leading_error + (r * r * series + r_error));
-  const Words exponent = std::bit_cast<Words>(shifted) << 23;
-  const Floats result = std::bit_cast<Floats>(std::bit_cast<Words>(fraction) + exponent);
-  return x < lowest ? splat(0.0f) : result;
-}
-
-/// Step 3, for a maximum that is finite. Sixteen sums in fp32 and a product with the reciprocal are the
-/// package's arithmetic too, and a top_p of 1 feels the difference.
-void compute_softmax(const std::vector<float>& logits, float max, std::vector<float>& result) {
-  result.resize(logits.size());
-  std::array<Floats, 4> sums{};
-  for (size_t i = 0; i < logits.size(); i += block_size) {
-    const auto step = [&](size_t at, Floats& sum) {
-      const Floats e = exp_of_negative(load(&logits[at]) - splat(max));
-      store(e, &result[at]);
-      sum += e;
-    };
-    step(i, sums[0]);
-    step(i + 4, sums[1]);
-    step(i + 8, sums[2]);
-    step(i + 12, sums[3]);
-  }
-  const Floats sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
-  const Floats scale = splat(1.0f / ((sum[0] + sum[2]) + (sum[1] + sum[3])));
-  for (size_t i = 0; i < result.size(); i += 4) store(load(&result[i]) * scale, &result[i]);
-}
-
-/// Calls visit(id) for the tokens of every block that holds a probability of at least `lower`.
-template <class Visit>
-void visit_blocks(const std::vector<float>& softmax, float lower, Visit&& visit) {
-  for (size_t i = 0; i < softmax.size(); i += block_size) {
-    const float* p = &softmax[i];
-    const auto found = std::bit_cast<Words>((load(p) >= splat(lower)) | (load(p + 4) >= splat(lower)) |
-                                            (load(p + 8) >= splat(lower)) | (load(p + 12) >= splat(lower)));
-    if ((found[0] | found[1] | found[2] | found[3]) == 0) continue;
-    for (size_t id = i; id < i + block_size; ++id) visit(id);
-  }
-}
-
 /// Sorts `values` in descending order, through `scratch` of the same length, and returns where they lie then.
-/// The values are from 0 to 1: their bits, 30 at most, order them like integers.
+/// The values are from 0 to 1: their bits order them like integers.
 std::span<const float> sort_descending(std::span<float> values, std::span<float> scratch) {
-  constexpr uint32_t digits = 1024;
-  for (const int shift : {0, 10, 20}) {
-    const auto digit = [shift](float x) {
-      return digits - 1 - (std::bit_cast<uint32_t>(x) >> shift) % digits;
-    };
-    std::array<uint32_t, digits> next{};
-    for (const float x : values) ++next[digit(x)];
+  constexpr uint32_t digits = 256;
+  const auto digit = [](float x, size_t place) {
+    return digits - 1 - (std::bit_cast<uint32_t>(x) >> (8 * place)) % digits;
+  };
+  std::array<std::array<uint32_t, digits>, 4> counts{};
+  for (const float x : values) {
+    for (size_t place = 0; place < counts.size(); ++place) ++counts[place][digit(x, place)];
+  }
+  for (size_t place = 0; place < counts.size(); ++place) {
+    std::array<uint32_t, digits>& next = counts[place];
+    if (values.empty() || next[digit(values[0], place)] == values.size()) continue;  // all have this digit
     std::exclusive_scan(next.begin(), next.end(), next.begin(), 0U);
-    for (const float x : values) scratch[next[digit(x)]++] = x;
+    for (const float x : values) scratch[next[digit(x, place)]++] = x;
     std::swap(values, scratch);
   }
   return values;
 }
 
-/// The probabilities in [lower, upper), in descending order. Writing each and keeping some is faster than a
-/// branch that cannot be predicted.
+/// The probabilities in [lower, upper), in descending order.
 std::span<const float> collect_level(float lower, float upper, Distribution& scratch) {
   const std::vector<float>& softmax = scratch.softmax;
+  scratch.ranked.resize(softmax.size());
   scratch.level.resize(softmax.size());
   scratch.sorted.resize(softmax.size());
-  size_t count = 0;
-  visit_blocks(softmax, lower, [&](size_t id) {
-    const float p = softmax[id];
-    scratch.level[count] = p;
-    count += static_cast<size_t>(p >= lower) & static_cast<size_t>(p < upper);
-  });
+  const auto count =
+      static_cast<size_t>(kernels().find_in_range(softmax, lower, upper, scratch.ranked.data()));
+  for (size_t i = 0; i < count; ++i) scratch.level[i] = softmax[static_cast<size_t>(scratch.ranked[i])];
   return sort_descending(std::span(scratch.level).first(count), std::span(scratch.sorted).first(count));
 }
 
 /// The cutoff of step 4. Sorting the whole vocabulary would cost more than all the rest, so the probabilities
-/// are taken in levels: at most 2^10 of them are 2^-10 or more, and these are nearly always enough.
+/// are taken in levels: at most 2^10 of them are 2^-10 or more, and these are nearly always enough. Where the
+/// probabilities are flat, a vocabulary lies between 2^-10 and 2^-20.
 float find_cutoff(float top_p, Distribution& scratch) {
+  constexpr float first = 0x1p-10f, last = 0x1p-20f, least = std::numeric_limits<float>::min();
   float sum = 0;
   float upper = infinity;
-  for (const float lower : {0x1p-10f, 0x1p-14f, 0x1p-18f, std::numeric_limits<float>::min()}) {
+  for (float lower = first; upper > least; lower = lower > last ? lower / 2 : least) {
     for (const float p : collect_level(lower, upper, scratch)) {
       const float next = sum + p;
       if (next >= top_p) return p;
-      if (next == sum) return maximum(scratch.softmax);  // smaller terms will not change it either
+      if (next == sum) return kernels().maximum(scratch.softmax);  // smaller terms will not change it either
       sum = next;
     }
     upper = lower;
   }
-  return maximum(scratch.softmax);
+  return kernels().maximum(scratch.softmax);
 }
 
 /// Steps 4 and 5: fills `result.ids`.
@@ -195,11 +117,7 @@ void cut(const SamplerOptions& options, Distribution& result) {
   const float cutoff = find_cutoff(options.top_p, result);
   std::vector<int32_t>& ranked = result.ranked;
   ranked.resize(p.size());
-  size_t count = 0;
-  visit_blocks(p, cutoff, [&](size_t id) {
-    ranked[count] = static_cast<int32_t>(id);
-    count += p[id] >= cutoff ? 1 : 0;
-  });
+  const auto count = static_cast<size_t>(kernels().find_in_range(p, cutoff, infinity, ranked.data()));
   const auto end = ranked.begin() + static_cast<std::ptrdiff_t>(count);
   result.ids.reserve(p.size());
   result.ids.assign(ranked.begin(), end);
@@ -301,7 +219,7 @@ void compute_distribution(std::span<const float> logits, const SamplerOptions& o
   load_logits(logits, options.banned, result.logits);
   penalties.apply(options.presence_penalty, options.frequency_penalty,
                   std::span(result.logits).first(logits.size()));
-  const float max = maximum(result.logits);
+  const float max = kernels().maximum(result.logits);
   if (max == -infinity) throw Error("every token is banned: there is none to draw");
   if (options.temperature == 0) {
     const auto first = std::find(result.logits.begin(), result.logits.end(), max);
@@ -309,7 +227,8 @@ void compute_distribution(std::span<const float> logits, const SamplerOptions& o
     result.probabilities.assign(1, 1.0);
     return;
   }
-  compute_softmax(result.logits, max, result.softmax);
+  result.softmax.resize(result.logits.size());
+  kernels().softmax(result.logits, max, result.softmax.data());
   cut(options, result);
   weigh(options.temperature, max, result);
 }
