@@ -22,11 +22,10 @@ Vec some_inputs(const float* x, int64_t count, int64_t input) {
 Vec some_words(const float* x, int64_t count, int64_t input, Operand operand) {
   const Vec inputs = some_inputs(x, count, input);
   if (operand == Operand::f32) return inputs;
-  if (operand == Operand::rounded_f32) return round_to_bf16(inputs);
-  alignas(64) float pairs[16];
-  store_bf16(pairs, inputs);
-  store_bf16(pairs + 8, some_inputs(x, count, input + 16));
-  return load(pairs);
+#if RWKV_ISA >= RWKV_ISA_avx512bf16
+  if (operand == Operand::bf16) return bf16_words(inputs, some_inputs(x, count, input + 16));
+#endif
+  return round_to_bf16(inputs);
 }
 
 /// All inputs of a group of tokens, word after word.

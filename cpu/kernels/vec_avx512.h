@@ -129,6 +129,10 @@ inline void interleave(__m512i first, __m512i second, void* lower, void* upper) 
   _mm512_storeu_si512(
       upper, _mm512_permutex2var_epi16(first, _mm512_add_epi32(order, _mm512_set1_epi32(0x100010)), second));
 }
+/// Thirty-two neighbouring elements, rounded.
+inline Vec bf16_words(Vec first, Vec second) {
+  return {reinterpret_cast<__m512>(_mm512_cvtne2ps_pbh(second.v, first.v))};
+}
 /// Sixteen pairs, rounded: first[i] and second[i].
 inline void store_bf16_pairs(void* p, Vec first, Vec second) {
   const auto apart = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second.v, first.v));
