@@ -17,6 +17,7 @@
 #include "apps/common/progress.h"
 #include "apps/common/prompt_file.h"
 #include "apps/common/terminal.h"
+#include "apps/common/word_wrap.h"
 #include "core/error.h"
 #include "tokenizer/utf8.h"
 
@@ -80,6 +81,7 @@ Resumed resume(const Options& options, const std::shared_ptr<const Model>& model
   std::error_code ignored;
   if (!options.session.empty()) {
     resumed.session_file = session_path(options.session);
+    lock_session(resumed.session_file);
     if (std::filesystem::exists(resumed.session_file, ignored)) path = resumed.session_file;
   }
   if (path.empty()) return resumed;
@@ -87,6 +89,9 @@ Resumed resume(const Options& options, const std::shared_ptr<const Model>& model
   resumed.notes = read_notes(*resumed.session);
   if (!options.system.empty())
     write_notice("note: --system is for conversations that begin; this one goes on\n");
+  if (!options.state.empty())
+    write_notice(
+        "note: --state is for conversations that begin; this one goes on, and /reset begins with it\n");
   return resumed;
 }
 
@@ -126,8 +131,7 @@ void greet(const Model& model, const PromptTemplate& form, const Options& option
     text +=
         "This is a demo model of 2.6 million parameters, trained to answer questions about this software.\n"
         "To talk to a real RWKV checkpoint: make chat MODEL=/path/to/model.pth; rwkv-convert makes a file of "
-        "it that\n"
-        "starts at once.\n";
+        "it that starts at once.\n";
   }
   text += "/help lists the commands, Ctrl-C ends a reply, Ctrl-D ends the program.\n\n";
   const auto& turns = conversation.turns();
@@ -136,7 +140,7 @@ void greet(const Model& model, const PromptTemplate& form, const Options& option
     text += fmt::format("After {} messages; the last (/history shows all):\n\n{}: {}\n\n{}:{}\n\n",
                         turns.size(), form.user, turns.back().message, form.bot, turns.back().reply);
   }
-  write_output(terminal_text(text));
+  write_output(wrapped(terminal_text(text), terminal_columns()));
 }
 
 // The demo model that `make chat` makes beside the folder of the programs.
@@ -174,7 +178,7 @@ void run(Options& options) {
   if (options.model.model.empty()) options.model.model = demo_model();
   bool dialogue = !options.has_prompt && is_terminal(STDIN_FILENO) && is_terminal(STDOUT_FILENO);
   std::string prompt = options.prompt == "-" ? read_all_input() : options.prompt;
-  if (options.has_prompt && clean_message(prompt).empty()) throw Error(nothing_said);
+  if (options.has_prompt && clean_message(prompt).empty()) throw Error("--prompt: the message is empty");
 
   auto model = open_model(options.model);
   auto tokenizer = open_tokenizer(*model, options.model);

@@ -35,8 +35,11 @@ void check_fits(const StateFile& state, const Config& c, const std::string& path
     throw Error(fmt::format("{}: a session of RWKV-{}, the model is RWKV-{}", path,
                             name_of(state.config->version), name_of(c.version)));
   }
+  if (!state.config && c.version == Version::v4) {
+    throw Error(fmt::format("{}: a trained initial state, and this model is RWKV-4, which has none", path));
+  }
   bool fits = static_cast<int64_t>(state.layers.size()) == c.n_layer && state.heads == c.heads() &&
-              state.head_size == c.head_size && (state.config || c.version != Version::v4);
+              state.head_size == c.head_size;
   if (state.config) fits = fits && state.config->n_embd == c.n_embd && state.config->n_att == c.n_att;
   fits = fits && (state.logits.empty() || static_cast<int64_t>(state.logits.size()) == c.n_vocab) &&
          std::ranges::all_of(state.tokens, [&](int32_t token) { return token < c.n_vocab; });

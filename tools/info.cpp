@@ -131,13 +131,13 @@ void print_state_checkpoint(const Checkpoint& checkpoint) {
   print_row("orientation", "[head, value, key]: transposed for RWKV-5 and 6, as it is for RWKV-7");
 }
 
-// The config of a model's checkpoint. Of one that is not run here, why.
-std::optional<Config> print_model_checkpoint(const Checkpoint& checkpoint) {
+// What to ask of a model's checkpoint. Of one that is not run here, why.
+std::optional<MemoryQuestion> print_model_checkpoint(const Checkpoint& checkpoint) {
   try {
     ModelCheckpoint model(checkpoint);
     print_config(model.config());
     print_row("vocabulary", fmt::format("{} tokens", model.config().n_vocab));
-    return model.config();
+    return MemoryQuestion{model.config(), {}, default_strategy(model), {}, {}};
   } catch (const Error& e) {
     std::string reason = e.what();
     const std::string& path = checkpoint.file().path();
@@ -157,19 +157,21 @@ void print_checkpoint(const InfoOptions& options) {
              checkpoint.is_list() ? "a list of tensors (.pth), as the Python package's states are"
              : state              ? "trained initial state (.pth)"
                                   : "checkpoint (.pth)");
-  std::optional<Config> config;
+  std::optional<MemoryQuestion> model;
   if (state) {
     print_state_checkpoint(checkpoint);
   } else {
-    config = print_model_checkpoint(checkpoint);
+    model = print_model_checkpoint(checkpoint);
   }
   print_contents(checkpoint);
   if (!options.memory.empty()) {
-    if (!config) throw UsageError(fmt::format("{} is no model: --memory is for models", file.path()));
-    return print_memory({*config, options.memory, options.device_memory, {}});
+    if (!model) throw UsageError(fmt::format("{} is no model: --memory is for models", file.path()));
+    model->strategy = options.memory;
+    model->device_memory = options.device_memory;
+    return print_memory(*model);
   }
   print_tensors(rows_of(checkpoint), options);
-  if (config) print_usual_strategies(*config);
+  if (model) print_usual_strategies(model->config);
 }
 
 // --- Model files ---
@@ -222,7 +224,7 @@ void print_model_file(const MappedFile& file, const InfoOptions& options) {
   print_row("made by", metadata("rwkv.converter"));
   uint64_t parameters = 0;
   std::set<std::string_view> types;
-  MemoryQuestion question{model.config, options.memory, options.device_memory, {}};
+  MemoryQuestion question{model.config, options.memory, model.strategy, options.device_memory, {}};
   for (const ModelTensor& t : model.tensors) {
     parameters += static_cast<uint64_t>(t.spec.rows * t.spec.cols);
     types.insert(name_of(t.form.dtype));

@@ -9,6 +9,7 @@
 #include "apps/common/progress.h"
 #include "cpu/cpu.h"
 #include "cuda/cuda.h"
+#include "model/auto_strategy.h"
 #include "model/memory_plan.h"
 #include "model/model_file.h"
 #include "model/planned_device.h"
@@ -38,6 +39,20 @@ Devices devices_of(const Strategy& strategy, std::optional<uint64_t> device_memo
   return devices;
 }
 
+// What `auto` chooses on a machine with one such device, or on this one.
+Strategy resolve(const MemoryQuestion& question) {
+  if (question.strategy != "auto") return Strategy::parse(question.strategy);
+  Devices devices;
+  devices.push_back(cpu::open());
+  if (!question.device_memory) {
+    for (int i = 0; i < cuda::device_count(); i++) devices.push_back(cuda::open(i));
+    return choose_strategy(question.config, question.made_for, chunk(), measure_rates(devices), devices);
+  }
+  devices.push_back(plan_cuda_device(0, *question.device_memory));
+  constexpr Rates usual = {.device = 400e9, .link = 20e9, .host = 40e9};
+  return choose_strategy(question.config, question.made_for, chunk(), usual, devices);
+}
+
 std::string bytes_text(uint64_t bytes) { return bytes == 0 ? "-" : human_bytes(bytes); }
 
 void print_device(const DeviceMemory& m) {
@@ -49,31 +64,37 @@ void print_device(const DeviceMemory& m) {
 }
 
 // Where the host's weights come from: a model file's pages are used in place where they have the right form.
-void print_source(const MemoryQuestion& question, const std::vector<LayerPlan>& plan) {
+// Returns what that takes of the host beside the plan.
+uint64_t print_source(const MemoryQuestion& question, const Strategy& strategy,
+                      const std::vector<LayerPlan>& plan) {
   std::vector<ModelTensor> tensors = model_tensors(question.config, plan);
-  uint64_t all = 0, copied = 0;
+  uint64_t all = 0, copied = 0, in_place = 0;
   for (size_t i = 0; i < tensors.size(); i++) {
     const ModelTensor& t = tensors[i];
     const LayerPlan& layer = plan[static_cast<size_t>(t.layer)];
     bool host = layer.device == DeviceKind::cpu || layer.streamed || t.spec.role == Role::table;
     auto bytes = static_cast<uint64_t>(t.form.bytes());
     all += bytes;
+    if (host && !layer.streamed) in_place += bytes;
     if (host && !question.stored.empty() && question.stored[i] != t.form) copied += bytes;
   }
   const std::string advice =
-      fmt::format("rwkv-convert --strategy '{}' makes a file that is used in place", question.strategy);
+      fmt::format("rwkv-convert --strategy '{}' makes a file that is used in place", to_string(strategy));
   if (question.stored.empty()) {
-    fmt::print("A .pth is converted into host memory at each start, {} whatever the devices; {}.\n",
-               human_bytes(all), advice);
+    fmt::print(
+        "A .pth is converted into host memory at each start and stays there, {} whatever the devices; {}.\n",
+        human_bytes(all), advice);
+    return all - in_place;
   } else if (copied > 0) {
     fmt::print("Of the host's weights {} are converted at each start; {}.\n", human_bytes(copied), advice);
   } else {
     fmt::print("The host's weights are used in the file, where processes share them.\n");
   }
+  return 0;
 }
 
 void print_verdict(const MemoryQuestion& question, const Strategy& strategy,
-                   const std::vector<DeviceMemory>& memory, const Devices& devices) {
+                   const std::vector<DeviceMemory>& memory, const Devices& devices, uint64_t beside) {
   std::string shortage = memory_shortage(question.config, strategy, chunk(), devices);
   if (!shortage.empty()) fmt::print("Does not fit: {}\n", shortage);
   bool known = true;
@@ -84,10 +105,10 @@ void print_verdict(const MemoryQuestion& question, const Strategy& strategy,
       fmt::print("This program sees no cuda:{}: --device-memory 8GB plans for one with so much free.\n",
                  m.device->id() - 1);
     }
-    if (m.device->id() != 0 || m.total() <= free) continue;
+    if (m.device->id() != 0 || m.total() + beside <= free) continue;
     shortage = "host";
-    fmt::print("Does not fit: the host has {} free, but {} are needed; choose a smaller precision\n",
-               human_bytes(free), human_bytes(m.total()));
+    fmt::print("Does not fit: the host has {} free, but {} are needed; choose a smaller precision{}\n",
+               human_bytes(free), human_bytes(m.total() + beside), beside > 0 ? ", or convert the .pth" : "");
   }
   if (known && shortage.empty()) fmt::print("It fits.\n");
 }
@@ -109,19 +130,20 @@ void print_usual_strategies(const Config& config) {
 }
 
 void print_memory(const MemoryQuestion& question) {
-  Strategy strategy = Strategy::parse(question.strategy);
+  const Strategy strategy = resolve(question);
+  const char* chosen = question.strategy == "auto" ? " (what auto would choose)" : "";
   std::vector<LayerPlan> plan = strategy.plan(question.config.layers());
   Devices devices = devices_of(strategy, question.device_memory);
   std::vector<DeviceMemory> memory = memory_plan(question.config, plan, chunk(), devices);
   std::ranges::sort(memory, {}, [](const DeviceMemory& m) { return m.device->id(); });
-  fmt::print("\nmemory that '{}' takes, with prompts in chunks of {} tokens\n\n", to_string(strategy),
-             chunk());
+  fmt::print("\nmemory that '{}' takes{}, with prompts in chunks of {} tokens\n\n", to_string(strategy),
+             chosen, chunk());
   fmt::print("{:<8} {:>11} {:>11} {:>11} {:>11} {:>11} {:>11} {:>11}\n", "device", "total", "weights",
              "streamed", "slots", "state", "activations", "free");
   for (const DeviceMemory& m : memory) print_device(m);
   fmt::print("\n");
-  print_source(question, plan);
-  print_verdict(question, strategy, memory, devices);
+  const uint64_t beside = print_source(question, strategy, plan);
+  print_verdict(question, strategy, memory, devices, beside);
 }
 
 }  // namespace rwkv::apps

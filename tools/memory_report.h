@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/strategy.h"
 #include "model/weights.h"
 
 namespace rwkv::apps {
@@ -16,7 +17,8 @@ void print_usual_strategies(const Config& config);
 
 struct MemoryQuestion {
   Config config;
-  std::string strategy;
+  std::string strategy;                   ///< or auto: what it would choose
+  Strategy made_for;                      ///< of the file, which auto keeps to in its precision
   std::optional<uint64_t> device_memory;  ///< free on each CUDA device; without it: as this machine has
   std::vector<StoredForm> stored;         ///< of the file's tensors; empty for a .pth
 };

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <map>
+#include <optional>
 
 #include "apps/common/model_option.h"
 #include "apps/common/program.h"
@@ -12,6 +14,7 @@
 #include "core/error.h"
 #include "core/output_file.h"
 #include "model/checkpoint/convert.h"
+#include "model/checkpoint/pth.h"
 #include "model/checkpoint/state_checkpoint.h"
 #include "model/state.h"
 #include "tools/info.h"
@@ -22,8 +25,9 @@ namespace {
 struct Options {
   std::string input, output, strategy, vocabulary, model, verify;
   InfoOptions info;
+  std::optional<double> device_memory;
   int threads = 0;
-  bool no_crc = false, no_statistics = false;
+  bool no_crc = false, no_statistics = false, to_export = false;
 };
 
 // "layers 0-23 and the head as cpu bf16", one part for each run of equal plans.
@@ -156,6 +160,10 @@ void export_state(const MappedFile& file, const Options& options) {
 
 void verify(const std::string& path) {
   MappedFile file = MappedFile::open(path);
+  if (!is_tensor_file(file.bytes()) && is_zip(file.bytes())) {
+    throw Error(fmt::format(
+        "{}: a PyTorch file, not a converted one: --info and converting compare its checksums", path));
+  }
   TensorFileHeader header = parse_tensor_file(file.bytes(), path);
   bool state = is_state_header(header);
   if (state) {
@@ -176,6 +184,8 @@ void convert(const Options& options) {
   if (is_tensor_file(file.bytes()) && is_state_header(parse_tensor_file(file.bytes(), file.path()))) {
     return export_state(file, options);
   }
+  if (options.to_export)
+    throw UsageError(fmt::format("{} is no state file: --export writes one as a .pth", options.input));
   Checkpoint checkpoint = Checkpoint::open(file.path(), {.check_crc = !options.no_crc});
   bool list = checkpoint.is_list(), state = list || is_state_checkpoint(checkpoint);
   if (state) refuse_model_options(options);
@@ -187,7 +197,7 @@ void convert(const Options& options) {
 
 void run(const Options& options) {
   bool alone = options.input.empty() && options.strategy.empty() && options.vocabulary.empty() &&
-               options.model.empty();
+               options.model.empty() && !options.to_export;
   if (!options.verify.empty()) {
     if (!alone || options.no_crc || !options.info.path.empty())
       throw UsageError("--verify FILE takes no other files and options");
@@ -199,7 +209,16 @@ void run(const Options& options) {
   info.statistics = !options.no_statistics;
   info.check_crc = !options.no_crc;
   info.threads = options.threads;
+  if (options.device_memory) info.device_memory = static_cast<uint64_t>(*options.device_memory);
   print_info(info);
+}
+
+// A number alone would be bytes, which nobody means.
+CLI::Validator memory_size() {
+  const std::map<std::string, double> units = {{"kB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
+                                               {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}};
+  using Unit = CLI::AsNumberWithUnit;
+  return Unit(units, static_cast<Unit::Options>(Unit::CASE_INSENSITIVE | Unit::UNIT_REQUIRED), "SIZE");
 }
 
 void define_options(CLI::App& app, Options& options) {
@@ -215,6 +234,8 @@ void define_options(CLI::App& app, Options& options) {
   app.add_option("--model", options.model,
                  "The model of a state that the Python package saved: converted or a .pth")
       ->check(not_empty());
+  app.add_flag("--export", options.to_export,
+               "Write a state as a .pth: what happens to a state file anyway; all else is refused");
   app.add_option("--threads", options.threads, "Threads (default: one per physical core)")
       ->check(CLI::Range(1, 1024));
   app.add_flag("--no-crc", options.no_crc, "Do not compare the checksums of the checkpoint");
@@ -229,12 +250,13 @@ void define_options(CLI::App& app, Options& options) {
   app.add_flag("--no-statistics", options.no_statistics, "--info without reading the tensors' values")
       ->needs(info);
   auto* memory = app.add_option("--memory", options.info.memory,
-                                "--info of this strategy's needs: of each device, beside what is free")
+                                "--info of the needs of this strategy, or of what auto would choose: of each "
+                                "device, beside what is free")
                      ->check(not_empty())
                      ->needs(info);
-  app.add_option("--device-memory", options.info.device_memory,
-                 "--memory for CUDA devices with so much free, such as 8GB or 7900MiB, be they here or not")
-      ->transform(CLI::AsSizeValue(true))
+  app.add_option("--device-memory", options.device_memory,
+                 "--memory for CUDA devices with so much free, such as 7.5GB or 7900MiB, be they here or not")
+      ->transform(memory_size())
       ->needs(memory);
 }
 
@@ -257,6 +279,7 @@ int main(int argc, char** argv) {
        "  rwkv-convert from-python.pth saved.state --model model.rwkv\n"
        "  rwkv-convert --verify model.rwkv\n"
        "  rwkv-convert --info model.pth\n"
-       "  rwkv-convert --info model.pth --memory 'cuda fp16i8 *20+' --device-memory 8GB"},
+       "  rwkv-convert --info model.pth --memory 'cuda fp16i8 *20+' --device-memory 7.5GB\n"
+       "  rwkv-convert --info model.pth --memory auto --device-memory 4GB"},
       [&](CLI::App& app) { define_options(app, options); }, [&] { run(options); });
 }

@@ -10,6 +10,7 @@
 #include "apps/common/chat_loop.h"
 #include "apps/common/progress.h"
 #include "apps/common/terminal.h"
+#include "apps/common/word_wrap.h"
 #include "core/error.h"
 #include "tokenizer/utf8.h"
 
@@ -18,12 +19,9 @@ namespace {
 
 constexpr std::string_view other_help =
     "All other lines are messages. One that ends in a backslash goes on in the next line; pasted text keeps "
-    "its line\n"
-    "breaks, and Ctrl-V Enter types one. Ctrl-C ends a reply, or clears what was typed. -temp=1.2 and "
-    "-top_p=0.5 in a\n"
-    "message hold for its reply. These commands are known from ChatRWKV; but for the first three they leave "
-    "the\n"
-    "conversation as it is:\n";
+    "its line breaks, and Ctrl-V Enter types one. Ctrl-C ends a reply, or clears what was typed. -temp=1.2 "
+    "and -top_p=0.5 in a message hold for its reply. These commands are known from ChatRWKV; but for the "
+    "first three they leave the conversation as it is:\n";
 
 std::string rate(int64_t tokens, double seconds) {
   return seconds > 0 ? fmt::format("{:.1f} tok/s", static_cast<double>(tokens) / seconds) : "no time";
@@ -98,7 +96,7 @@ void ChatLoop::help(const std::string&) {
   for (const Command& c : plus_commands()) {
     text += fmt::format("  {:22}{}\n", fmt::format("{} {}", c.name, c.argument), c.what);
   }
-  write_output(text);
+  write_output(wrapped(text, terminal_columns()));
 }
 
 void ChatLoop::exit(const std::string&) { leaving_ = true; }
@@ -154,7 +152,7 @@ void ChatLoop::list_history(const std::string&) {
                              : fmt::format("   {}: {}\n", form.bot, clean_message(turn.reply));
   }
   if (text.empty()) notice("Nothing was said yet.");
-  write_output(terminal_text(text));
+  write_output(wrapped(terminal_text(text), terminal_columns()));
 }
 
 void ChatLoop::start_branch(const std::string& name) {

@@ -95,7 +95,7 @@ void ChatLoop::handle(const std::string& line) {
     }
     if (plus && plus_command(message)) return;
     if (message.empty()) {
-      write_notice(std::string(nothing_said) + "\n");
+      write_notice("note: an empty line is no message\n");
     } else {
       say(message);
     }

@@ -16,8 +16,6 @@
 
 namespace rwkv::apps {
 
-constexpr const char* nothing_said = "!!! Error: please say something !!!";
-
 struct ChatOptions {
   ReplyStyle style = ReplyStyle::bare;
   bool show_prompt = false;  ///< what the model is fed, on standard error

@@ -1,10 +1,14 @@
 #include "apps/common/named_sessions.h"
 
+#include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <ctime>
 #include <filesystem>
 #include <string_view>
@@ -40,6 +44,20 @@ std::string session_path(const std::string& name) {
   if (error) throw system_error(path.string(), "make the folder", error.value());
   fs::permissions(path, fs::perms::owner_all, error);  // nobody else is to read what was said
   return (path / (name + std::string(suffix))).string();
+}
+
+// Each save puts a new file in place of the session's, so the lock is on a file beside it. The system lets go
+// of it when the program ends, however it ends.
+void lock_session(const std::string& path) {
+  const std::string beside = path + ".lock";
+  const int descriptor = open(beside.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (descriptor < 0) throw system_error(beside, "open", errno);
+  if (flock(descriptor, LOCK_EX | LOCK_NB) == 0) return;
+  const bool taken = errno == EWOULDBLOCK;
+  close(descriptor);
+  if (!taken) return;
+  throw Error(fmt::format("session '{}' is open in another chat: end that one, or choose another name",
+                          fs::path(path).stem().string()));
 }
 
 std::string list_sessions() {

@@ -1,6 +1,5 @@
 #include "apps/common/reply_view.h"
 
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,13 +12,6 @@ namespace {
 
 constexpr std::string_view bold = "\x1b[1m", dim = "\x1b[2m", plain = "\x1b[0m";
 
-// 0 where lines are not to be broken.
-int terminal_width(ReplyStyle style) {
-  winsize size = {};
-  bool known = style == ReplyStyle::dialogue && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0;
-  return known ? size.ws_col : 0;
-}
-
 int label_columns(const std::string& speaker) { return speaker.empty() ? 0 : columns_of(speaker) + 1; }
 
 }  // namespace
@@ -30,7 +22,7 @@ ReplyView::ReplyView(ReplyStyle style, bool colour, const std::string& speaker, 
       safe_(is_terminal(STDOUT_FILENO)),
       labelled_(!speaker.empty()),
       trim_(trim),
-      wrap_(terminal_width(style), label_columns(speaker)) {
+      wrap_(style == ReplyStyle::dialogue ? terminal_columns() : 0, label_columns(speaker)) {
   if (style_ == ReplyStyle::bare) return;
   std::string label = speaker.empty() ? "" : terminal_text(speaker) + ":";
   if (colour_ && !label.empty()) label = std::string(bold) + label + std::string(plain);

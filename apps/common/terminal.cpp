@@ -1,6 +1,7 @@
 #include "apps/common/terminal.h"
 
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -36,6 +37,11 @@ void write_output(std::string_view text) {
 void write_notice(std::string_view text) { static_cast<void>(write_all(STDERR_FILENO, text)); }
 
 bool is_terminal(int descriptor) { return isatty(descriptor) == 1; }
+
+int terminal_columns() {
+  winsize size = {};
+  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+}
 
 bool wants_colour() {
   const char *none = std::getenv("NO_COLOR"), *kind = std::getenv("TERM");

@@ -22,6 +22,9 @@ void write_notice(std::string_view text);
 
 bool is_terminal(int descriptor);
 
+/// Columns of the terminal that standard output is, 0 when it is none.
+int terminal_columns();
+
 /// Whether to use colours on a terminal: not with NO_COLOR set (no-color.org), nor on a dumb one.
 bool wants_colour();
 

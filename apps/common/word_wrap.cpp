@@ -66,6 +66,12 @@ std::string WordWrap::flush() {
   return out;
 }
 
+std::string wrapped(std::string_view text, int width, int taken) {
+  WordWrap wrap(width, taken);
+  std::string out = wrap.push(text);
+  return out + wrap.flush();
+}
+
 void WordWrap::end_word(std::string& out) {
   if (word_.empty()) return;
   int columns = columns_of(word_);

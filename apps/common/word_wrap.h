@@ -30,4 +30,7 @@ class WordWrap {
   std::string word_, blanks_;
 };
 
+/// All of a text.
+std::string wrapped(std::string_view text, int width, int taken = 0);
+
 }  // namespace rwkv::apps

@@ -23,12 +23,6 @@ bool starts_with(std::span<const std::byte> file, std::string_view magic) {
          std::string_view(reinterpret_cast<const char*>(file.data()), magic.size()) == magic;
 }
 
-/// An archive begins with its first record, an empty one with one of the two end records.
-bool is_zip(std::span<const std::byte> file) {
-  return starts_with(file, "PK\x03\x04") || starts_with(file, "PK\x05\x06") ||
-         starts_with(file, "PK\x06\x06");
-}
-
 /// The folder of all records, with its slash, of an archive that torch.save wrote.
 std::string root_folder(const std::vector<ZipEntry>& records, const std::string& path) {
   std::string root;
@@ -64,6 +58,12 @@ std::string root_folder(const std::vector<ZipEntry>& records, const std::string&
 }
 
 }  // namespace
+
+// An archive begins with its first record, an empty one with one of the two end records.
+bool is_zip(std::span<const std::byte> file) {
+  return starts_with(file, "PK\x03\x04") || starts_with(file, "PK\x05\x06") ||
+         starts_with(file, "PK\x06\x06");
+}
 
 Checkpoint Checkpoint::open(const std::string& path, const CheckpointOptions& options) {
   Checkpoint checkpoint;

@@ -22,6 +22,9 @@
 
 namespace rwkv {
 
+/// Whether the file begins as the archives of torch.save do.
+bool is_zip(std::span<const std::byte> file);
+
 struct CheckpointOptions {
   bool check_crc = true;
 };

@@ -17,7 +17,7 @@ namespace {
 
 const std::string first_exchange = start_text(find_prompt_template("world"), "");
 const std::string question = demo_question, answer = std::string(demo_answer) + "\n";
-const std::string say_something = "!!! Error: please say something !!!\n";
+const std::string say_something = "note: an empty line is no message\n";
 
 Result script(const std::string& input, const Arguments& options = {}) {
   return run_program(chat_command(options), input);
@@ -63,7 +63,7 @@ TEST_CASE("an empty message is asked for again") {
   for (const char* nothing : {"", " ", "\r\n\n"}) {
     result = script("", {"--prompt", nothing});
     CHECK(result.output.empty());
-    CHECK(result.errors == "error: " + say_something);
+    CHECK(result.errors == "error: --prompt: the message is empty\n");
     CHECK(result.status == 1);
   }
 }

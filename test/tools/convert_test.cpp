@@ -117,7 +117,7 @@ TEST_CASE("rwkv-convert --memory: what a strategy takes of a device that is not 
     check_parts(tight, {"Does not fit: strategy 'cuda fp16': cuda:0 has 11.5 MB free, but ",
                         "fits with: cuda fp16 *"});
     CHECK(!contains(tight, "It fits."));
-    check_parts(printed({"--info", model, "--memory", "cuda fp16", "--device-memory", "1kB"}),
+    check_parts(printed({"--info", model, "--memory", "cuda fp16", "--device-memory", "1.5kB"}),
                 {"nothing fits: use a cpu strategy"});
     check_parts(
         printed({"--info", model, "--memory", "cuda:63 fp16 *2 -> cpu fp32"}),
@@ -131,7 +131,24 @@ TEST_CASE("rwkv-convert --memory: what a strategy takes of a device that is not 
   check_parts(printed({"--info", demo_file(), "--memory", "cpu bf16"}),
               {"Of the host's weights ", "are converted at"});
   check_parts(printed({"--info", demo_path("guide-2.5m.pth"), "--memory", "cpu bf16"}),
-              {"A .pth is converted into host memory at each start"});
+              {"A .pth is converted into host memory at each start and stays there, 5.1"});
+}
+
+TEST_CASE("rwkv-convert --memory auto: what auto would choose for a device of that size") {
+  const auto chosen = [](const std::string& model, const char* memory) {
+    return printed({"--info", model, "--memory", "auto", "--device-memory", memory});
+  };
+  for (const std::string& model : {demo_file(), demo_path("guide-2.5m.pth")}) {
+    check_parts(chosen(model, "1.5GB"),
+                {"memory that 'cuda ", "i8' takes (what auto would choose), with prompts", "\ncuda:0 ",
+                 " 1.50 GB\n", "It fits.\n"});
+    check_parts(chosen(model, "7MB"), {"memory that 'cuda ", "\ncuda:0 ", " 7.00 MB\n", "It fits.\n"});
+    check_parts(chosen(model, "1kB"),
+                {"memory that 'cpu ", "' takes (what auto would choose)", "It fits.\n"});
+    CHECK(!contains(chosen(model, "1kB"), "\ncuda:0 "));
+  }
+  check_parts(printed({"--info", demo_file(), "--memory", "auto"}),
+              {"(what auto would choose)", "It fits.\n"});
 }
 
 TEST_CASE("rwkv-convert: options that do not go together are status 2") {
@@ -145,6 +162,10 @@ TEST_CASE("rwkv-convert: options that do not go together are status 2") {
            {"--no-statistics"},
            {"--info", "x", "--device-memory", "8GB"},
            {"--info", "x", "--memory", "s", "--device-memory", "8XB"},
+           {"--info", "x", "--memory", "s", "--device-memory", "8"},
+           {"--export", demo_file(), "o"},
+           {"--export", data_path("reference/states/v7.pth"), "o"},
+           {"--export", "--verify", "x"},
            {"--verify", "x", "--model", "y"},
            {demo_path("guide-2.5m.pth"), "o", "--model", "m"},
            {data_path("reference/states/v7.pth"), "o", "--model", "m"},
@@ -162,6 +183,8 @@ TEST_CASE("rwkv-convert: a conversation goes out as a .pth and comes back, and c
               back = directory / "back.state";
   check_parts(printed({saved, pth}), {"state 6 layers", "for RWKV-7 (guide-2.5m.pth)",
                                       "as the list of tensors that", "left out ", "written "});
+  check_parts(printed({"--export", saved, directory / "same.pth"}), {"as the list of tensors that"});
+  CHECK(read_file(directory / "same.pth") == read_file(pth));
   check_parts(printed({pth, back, "--model", demo_file()}),
               {"for RWKV-7 (guide-2.5m.pth)", "transposed (RWKV-7)", "tokens none"});
   StateFile before = read_state_file(MappedFile::open(saved)),

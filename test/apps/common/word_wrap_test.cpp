@@ -9,15 +9,6 @@
 TEST_SUITE_BEGIN("apps");
 
 namespace rwkv::apps {
-namespace {
-
-std::string wrapped(const std::string& text, int width, int taken = 0) {
-  WordWrap wrap(width, taken);
-  std::string out = wrap.push(text);
-  return out + wrap.flush();
-}
-
-}  // namespace
 
 TEST_CASE("lines are broken between words") {
   std::setlocale(LC_CTYPE, "C.UTF-8");
