@@ -151,6 +151,12 @@ TEST_CASE("rwkv-convert --memory auto: what auto would choose for a device of th
               {"(what auto would choose)", "It fits.\n"});
 }
 
+TEST_CASE("rwkv-convert --verify: a checkpoint is told where its checksums are compared") {
+  const Result result = convert({"--verify", demo_path("guide-2.5m.pth")});
+  CHECK(is_error(result, 1));
+  CHECK(contains(result.errors, "a PyTorch file, not a converted one: --info and converting"));
+}
+
 TEST_CASE("rwkv-convert: options that do not go together are status 2") {
   for (const Arguments& wrong : std::initializer_list<Arguments>{
            {"--info", "x", "y"},
