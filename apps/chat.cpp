@@ -29,7 +29,7 @@ constexpr const char* automatic = "auto";
 
 struct Options {
   ModelOptions model;
-  std::string form = automatic, think = "fast", system, bos;
+  std::string form = automatic, think, system, bos;
   std::optional<float> temperature, top_p, presence, frequency, decay;
   std::optional<int> top_k;
   std::optional<uint64_t> seed;
@@ -62,7 +62,7 @@ ChatSettings settings_of(const Options& options, const PromptTemplate& form) {
   sampling.penalty_decay = options.decay.value_or(sampling.penalty_decay);
   std::random_device device;
   sampling.seed = options.seed.value_or(uint64_t{device()} << 32 | device());
-  settings.think = find_think(options.think);
+  if (!options.think.empty()) settings.think = find_think(options.think);
   settings.max_tokens = options.max_tokens;
   settings.timing = options.timing;
   return settings;
@@ -137,8 +137,9 @@ void greet(const Model& model, const PromptTemplate& form, const Options& option
   const auto& turns = conversation.turns();
   if (fresh && options.state.empty()) text += start_text(form, options.system);
   if (!turns.empty()) {
-    text += fmt::format("After {} messages; the last (/history shows all):\n\n{}: {}\n\n{}:{}\n\n",
-                        turns.size(), form.user, turns.back().message, form.bot, turns.back().reply);
+    text += fmt::format("After {}; the last (/history shows all):\n\n{}: {}\n\n{}:{}\n\n",
+                        counted(static_cast<int64_t>(turns.size()), "message"), form.user,
+                        turns.back().message, form.bot, turns.back().reply);
   }
   write_output(wrapped(terminal_text(text), terminal_columns()));
 }
@@ -186,6 +187,8 @@ void run(Options& options) {
   Resumed resumed = resume(options, model);
   const bool fresh = !resumed.session;
   PromptTemplate form = template_of(options, resumed.notes, *model);
+  if (!options.think.empty() && !form.thinks)
+    write_notice(fmt::format("note: models of template {} do not think: --think is for g1\n", form.name));
   ChatSettings settings = settings_of(options, form);
   ConversationOptions conversing{form, settings.think, settings.sampling, settings.max_tokens};
   conversing.from_nothing = options.state.empty();

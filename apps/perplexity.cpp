@@ -101,7 +101,7 @@ void print_text_scores(const Readers& readers, const Tokenizer& tokenizer, std::
   for (const auto& reader : readers) {
     const double tokens_read = static_cast<double>(reader->score.tokens),
                  bits = reader->score.nats / std::log(2.0);
-    fmt::print("{:{}}  {:9.4f}  {:10.4f}  {:10.4f}", to_string(reader->model->strategy()), width,
+    fmt::print("{:{}}  {:9.4f}  {:10.4f}  {:10.7g}", to_string(reader->model->strategy()), width,
                bits / static_cast<double>(bytes), bits / tokens_read,
                std::exp(reader->score.nats / tokens_read));
     if (const Divergence& d = reader->from_first; d.tokens > 0) {

@@ -32,8 +32,9 @@ void copy_in(Device& device, const Tensor& tensor, const std::vector<float>& val
 
 void check_fits(const StateFile& state, const Config& c, const std::string& path) {
   if (state.config && state.config->version != c.version) {
-    throw Error(fmt::format("{}: a session of RWKV-{}, the model is RWKV-{}", path,
-                            name_of(state.config->version), name_of(c.version)));
+    throw Error(fmt::format(
+        "{}: a session of RWKV-{}, the model is RWKV-{}: take that model, or begin another session", path,
+        name_of(state.config->version), name_of(c.version)));
   }
   if (!state.config && c.version == Version::v4) {
     throw Error(fmt::format("{}: a trained initial state, and this model is RWKV-4, which has none", path));

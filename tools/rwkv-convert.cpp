@@ -222,8 +222,8 @@ CLI::Validator memory_size() {
 }
 
 void define_options(CLI::App& app, Options& options) {
-  app.add_option("IN", options.input, "Checkpoint (.pth), or a state, .pth or not");
-  app.add_option("OUT", options.output, "File to write; it appears when it is complete");
+  app.add_option("IN", options.input, "Checkpoint (.pth), or a state, .pth or not")->check(not_empty());
+  app.add_option("OUT", options.output, "File to write; it appears when it is complete")->check(not_empty());
   app.add_option("--strategy", options.strategy,
                  "Strategy that the file is laid out for (default: the checkpoint's precision on the CPU)")
       ->check(not_empty());

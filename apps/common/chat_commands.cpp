@@ -73,7 +73,10 @@ void ChatLoop::slash_command(const std::string& line) {
   auto table = commands();
   auto found = std::ranges::find_if(table, [&](const Command& c) { return c.name == name; });
   if (found == table.end())
-    throw Error(fmt::format("unknown command '{}': /help lists the commands", printable(name)));
+    throw Error(fmt::format("unknown command '{}': {}", printable(name),
+                            is_setting(name.substr(1))
+                                ? fmt::format("a setting is changed by /set {}", line.substr(1))
+                                : "/help lists the commands"));
   if (found->argument.empty() && !argument.empty())
     throw Error(fmt::format("{} takes nothing after it", name));
   bool needed = !found->argument.empty() && !found->argument.starts_with('[');
@@ -164,7 +167,8 @@ void ChatLoop::switch_branch(const std::string& name) {
   if (!read_on([&](const Reading& reading) { return conversation_->switch_to(name, reading) ? 1 : 0; }))
     return;
   save_turn();
-  notice(fmt::format("Branch '{}', after {} messages.", printable(name), conversation_->turns().size()));
+  notice(fmt::format("Branch '{}', after {}.", printable(name),
+                     counted(static_cast<int64_t>(conversation_->turns().size()), "message")));
 }
 
 void ChatLoop::list_branches(const std::string&) {
@@ -207,21 +211,23 @@ void ChatLoop::load(const std::string& path) {
   conversation_->resume(std::move(session));
   if (!note.empty()) write_notice(note + "\n");
   save_turn();
-  notice(fmt::format("Loaded a conversation of {} tokens.", conversation_->session().tokens.size()));
+  notice(fmt::format("Loaded a conversation of {}.",
+                     counted(static_cast<int64_t>(conversation_->session().tokens.size()), "token")));
 }
 
 void ChatLoop::show_stats(const std::string&) {
   const Session& session = conversation_->session();
-  std::string text = fmt::format("conversation: {} tokens, a state of {}\n", session.tokens.size(),
+  std::string text = fmt::format("conversation: {}, a state of {}\n",
+                                 counted(static_cast<int64_t>(session.tokens.size()), "token"),
                                  human_bytes(session.state.bytes()));
   if (last_.message_tokens > 0) {
-    text += fmt::format("last message: {} tokens, read at {}\n", last_.message_tokens,
+    text += fmt::format("last message: {}, read at {}\n", counted(last_.message_tokens, "token"),
                         rate(last_.message_tokens, last_.reading_seconds));
   }
   if (last_.reply_tokens > 0) {
-    text +=
-        fmt::format("last reply: {} tokens, drawn at {}, the first text after {:.2f} s\n", last_.reply_tokens,
-                    rate(last_.reply_tokens, last_.reply_seconds), last_.first_text_seconds);
+    text += fmt::format("last reply: {}, drawn at {}, the first text after {:.2f} s\n",
+                        counted(last_.reply_tokens, "token"), rate(last_.reply_tokens, last_.reply_seconds),
+                        last_.first_text_seconds);
   }
   write_output(text);
 }

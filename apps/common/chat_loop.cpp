@@ -167,7 +167,7 @@ bool ChatLoop::reply(Clock::time_point start) {
   last_.reply_seconds = seconds_between(reply_start, Clock::now());
   view.finish();
   if (reply.end == ReplyEnd::limit) {
-    write_notice(fmt::format("(ended after {} tokens: max_tokens)\n", reply.tokens));
+    write_notice(fmt::format("(ended after {}: max_tokens)\n", counted(reply.tokens, "token")));
   }
   if (reply.taken_back) write_notice("(there is no answer: the conversation is as it was before)\n");
   if (settings_.timing) show_timing();
@@ -181,8 +181,9 @@ void ChatLoop::save_turn() const {
 
 void ChatLoop::show_timing() const {
   double seconds = last_.reply_seconds > 0 ? last_.reply_seconds : 1e-9;
-  std::string text = fmt::format("[{} tokens, {:.1f} tok/s, the first after {:.2f} s]", last_.reply_tokens,
-                                 static_cast<double>(last_.reply_tokens) / seconds, last_.first_text_seconds);
+  std::string text =
+      fmt::format("[{}, {:.1f} tok/s, the first after {:.2f} s]", counted(last_.reply_tokens, "token"),
+                  static_cast<double>(last_.reply_tokens) / seconds, last_.first_text_seconds);
   bool dim = is_terminal(STDERR_FILENO) && colour_;
   write_notice((dim ? "\x1b[2m" + text + "\x1b[0m" : text) + "\n");
 }

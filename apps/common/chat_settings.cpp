@@ -71,6 +71,14 @@ const std::array<Setting, 10>& all_settings() {
   return settings;
 }
 
+// nullptr when there is none of that name.
+const Setting* find_setting(std::string_view name) {
+  const auto& all = all_settings();
+  const std::string wanted = replaced(name, "-", "_");  // as the options are written
+  const auto* found = std::ranges::find_if(all, [&](const Setting& s) { return s.name == wanted; });
+  return found == all.end() ? nullptr : found;
+}
+
 // Cuts `mark` and the number behind it out of the message; the number as text, or nothing.
 std::optional<std::string> cut_out(std::string& message, std::string_view mark) {
   size_t at = 0;
@@ -88,15 +96,15 @@ std::optional<std::string> cut_out(std::string& message, std::string_view mark) 
 std::string list_settings(const ChatSettings& settings) {
   std::string text;
   for (const Setting& s : all_settings())
-    text += fmt::format("  {:12}{:10}  {}\n", s.name, s.get(settings), s.what);
+    text += fmt::format("  {:12}{:20}  {}\n", s.name, s.get(settings), s.what);
   return text;
 }
 
+bool is_setting(std::string_view name) { return find_setting(name) != nullptr; }
+
 void change_setting(ChatSettings& settings, std::string_view name, std::string_view value) {
-  const auto& all = all_settings();
-  const std::string wanted = replaced(name, "-", "_");  // as the options are written
-  const auto* found = std::ranges::find_if(all, [&](const Setting& s) { return s.name == wanted; });
-  if (found == all.end())
+  const Setting* found = find_setting(name);
+  if (found == nullptr)
     throw Error(fmt::format("there is no setting '{}': /set lists them", printable(name)));
   if (value.empty()) throw Error(fmt::format("{0} needs a value: /set {0} VALUE", name));
   ChatSettings changed = settings;

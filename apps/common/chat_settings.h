@@ -21,6 +21,8 @@ struct ChatSettings {
 /// One line for each: its name, its value, what it is.
 std::string list_settings(const ChatSettings& settings);
 
+bool is_setting(std::string_view name);
+
 /// Throws Error for an unknown name and for a value out of range; then nothing changes.
 void change_setting(ChatSettings& settings, std::string_view name, std::string_view value);
 

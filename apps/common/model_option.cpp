@@ -69,7 +69,9 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool text,
   constexpr const char* about =
       "Device and precision of each layer, such as 'cuda fp16i8 *20+' or 'cpu fp32i8 *2 -> cpu bf16', or "
       "auto: the fastest that fits (default: the file's)";
-  app.add_option("MODEL", options.model, "A file made by rwkv-convert, or a .pth checkpoint")->required();
+  app.add_option("MODEL", options.model, "A file made by rwkv-convert, or a .pth checkpoint")
+      ->required()
+      ->check(not_empty());
   if (strategies == nullptr) {
     app.add_option("--strategy", options.strategy, about)->type_name(type)->check(not_empty());
   } else {

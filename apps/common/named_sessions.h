@@ -9,8 +9,8 @@ namespace rwkv::apps {
 /// letters, digits, dots, dashes and underscores, and when there is no folder for data.
 std::string session_path(const std::string& name);
 
-/// Keeps other programs from going on with the session in this file until this one ends; where the file system
-/// has no locks, nothing does. Throws Error when another one has it.
+/// Keeps other programs from going on with the session in this file until this one ends; where the file
+/// system has no locks, nothing does. Throws Error when another one has it.
 void lock_session(const std::string& path);
 
 /// One line for each session: its name, when it was last written, its size. Throws Error.

@@ -32,5 +32,7 @@ void write_quietly(std::string_view text);
 
 /// "1.25 GB", "820 kB".
 std::string human_bytes(uint64_t bytes);
+/// "1 token", "2 tokens".
+std::string counted(int64_t number, const char* what);
 
 }  // namespace rwkv::apps

@@ -69,7 +69,7 @@ TEST_CASE("branches on a terminal") {
   chat.say(sum);
   CHECK(chat.say("/branches") == "* b\r\n  main\r\n\r\n");
   chat.prompt = bold_prompt;
-  CHECK(chat.say("/switch main") == "Branch 'main', after 1 messages.\r\n\r\n");
+  CHECK(chat.say("/switch main") == "Branch 'main', after 1 message.\r\n\r\n");
   CHECK(chat.say("/history") == listed({{"hello", hello}}));
   CHECK(chat.say("/switch c") == "error: there is no branch 'c'\r\n\r\n");
   CHECK(chat.say("/branch b") == "error: there is a branch 'b' already\r\n\r\n");
@@ -119,7 +119,7 @@ TEST_CASE("a session is saved at each reply, and goes on by its name") {
   Process list(Process::Kind::terminal, {program_path("apps/chat"), "--sessions"}, at_home(files));
   CHECK(list.read_rest().starts_with("one "));
   Process again(Process::Kind::terminal, chat_command({"--session", "one"}), at_home(files));
-  CHECK(again.read_until(bold_prompt).find("After 1 messages") != std::string::npos);
+  CHECK(again.read_until(bold_prompt).find("After 1 message;") != std::string::npos);
   for (const char* wrong : {"../x", "", ".", "a b", "a/b"}) {
     CHECK(run_program(chat_command({"--session", wrong, "--prompt", "hello"})).status ==
           (*wrong == '\0' ? 0 : 1));
@@ -193,7 +193,7 @@ TEST_CASE("a session that goes on can be reset, and keeps its branches and the n
   }
   auto again = open("one");
   again->read_until(branch_prompt);
-  CHECK(say(*again, "/switch main", bold_prompt).find("Branch 'main', after 1 messages.") !=
+  CHECK(say(*again, "/switch main", bold_prompt).find("Branch 'main', after 1 message.") !=
         std::string::npos);
   CHECK(say(*again, "/reset", bold_prompt).find("Back to the start.") != std::string::npos);
   CHECK(say(*again, "/history", bold_prompt).find("Nothing was said yet.") != std::string::npos);

@@ -92,6 +92,8 @@ TEST_CASE("commands on a terminal") {
   CHECK(chat.say("/load " + (files / "state")).find("Loaded a conversation of ") == 0);
   CHECK(chat.say("/load " + (files / "missing")).find("error: ") == 0);
   CHECK(chat.say("/help").find("/retry") != std::string::npos);
+  CHECK(chat.say("/temperature 0.5") ==
+        "error: unknown command '/temperature': a setting is changed by /set temperature 0.5\r\n\r\n");
   CHECK(chat.say("/what") == "error: unknown command '/what': /help lists the commands\r\n\r\n");
   CHECK(chat.leave("/exit\r") == 0);
 }
