@@ -85,7 +85,8 @@ uint64_t print_source(const MemoryQuestion& question, const Strategy& strategy,
         "A .pth is converted into host memory at each start and stays there, {} whatever the devices; {}.\n",
         human_bytes(all), advice);
     return all - in_place;
-  } else if (copied > 0) {
+  }
+  if (copied > 0) {
     fmt::print("Of the host's weights {} are converted at each start; {}.\n", human_bytes(copied), advice);
   } else {
     fmt::print("The host's weights are used in the file, where processes share them.\n");
