@@ -48,7 +48,8 @@ TEST_CASE("vocabulary: softmax is as exact as its sums in fp32 and has the same 
     REQUIRE(kernels.maximum(logits) == max);
     const Floats softmax = softmax_of(kernels, logits);
     REQUIRE(softmax == softmax_of(scalar, logits));
-    const double bound = static_cast<double>(logits.size() / 16 + 8) * 0x1p-24;  // as many roundings, at most
+    const size_t roundings = logits.size() / 16 + 8;  // at most
+    const double bound = static_cast<double>(roundings) * 0x1p-24;
     double total = 0;
     const auto exponential = [max](float x) { return std::exp(static_cast<double>(x - max)); };
     for (const float x : logits) total += exponential(x);
