@@ -63,35 +63,48 @@ void print_device(const DeviceMemory& m) {
              bytes_text(m.state), bytes_text(m.activations), free == unknown ? "unknown" : human_bytes(free));
 }
 
-// Where the host's weights come from: a model file's pages are used in place where they have the right form.
-// Returns what that takes of the host beside the plan.
-uint64_t print_source(const MemoryQuestion& question, const Strategy& strategy,
-                      const std::vector<LayerPlan>& plan) {
+struct WeightBytes {
+  uint64_t all = 0;
+  uint64_t converted = 0;  ///< those of the host that do not have the file's form
+};
+
+WeightBytes weight_bytes(const MemoryQuestion& question, const std::vector<LayerPlan>& plan) {
   std::vector<ModelTensor> tensors = model_tensors(question.config, plan);
-  uint64_t all = 0, copied = 0, in_place = 0;
+  WeightBytes sum;
   for (size_t i = 0; i < tensors.size(); i++) {
     const ModelTensor& t = tensors[i];
     const LayerPlan& layer = plan[static_cast<size_t>(t.layer)];
     bool host = layer.device == DeviceKind::cpu || layer.streamed || t.spec.role == Role::table;
     auto bytes = static_cast<uint64_t>(t.form.bytes());
-    all += bytes;
-    if (host && !layer.streamed) in_place += bytes;
-    if (host && !question.stored.empty() && question.stored[i] != t.form) copied += bytes;
+    sum.all += bytes;
+    if (host && !question.stored.empty() && question.stored[i] != t.form) sum.converted += bytes;
   }
+  return sum;
+}
+
+// Where the host's weights come from: a model file's pages are used in place where they have the right form.
+void print_source(const MemoryQuestion& question, const Strategy& strategy, const WeightBytes& weights) {
   const std::string advice =
       fmt::format("rwkv-convert --strategy '{}' makes a file that is used in place", to_string(strategy));
   if (question.stored.empty()) {
     fmt::print(
         "A .pth is converted into host memory at each start and stays there, {} whatever the devices; {}.\n",
-        human_bytes(all), advice);
-    return all - in_place;
-  }
-  if (copied > 0) {
-    fmt::print("Of the host's weights {} are converted at each start; {}.\n", human_bytes(copied), advice);
+        human_bytes(weights.all), advice);
+  } else if (weights.converted > 0) {
+    fmt::print("Of the host's weights {} are converted at each start; {}.\n", human_bytes(weights.converted),
+               advice);
   } else {
     fmt::print("The host's weights are used in the file, where processes share them.\n");
   }
-  return 0;
+}
+
+// What a converted .pth takes of the host beside the weights that are used in it.
+uint64_t bytes_beside(const MemoryQuestion& question, const WeightBytes& weights,
+                      const std::vector<DeviceMemory>& memory) {
+  if (!question.stored.empty()) return 0;
+  uint64_t in_place = 0;
+  for (const DeviceMemory& m : memory) in_place += m.device->id() == 0 ? m.weights : 0;
+  return weights.all - std::min(in_place, weights.all);
 }
 
 void print_verdict(const MemoryQuestion& question, const Strategy& strategy,
@@ -143,8 +156,9 @@ void print_memory(const MemoryQuestion& question) {
              "streamed", "slots", "state", "activations", "free");
   for (const DeviceMemory& m : memory) print_device(m);
   fmt::print("\n");
-  const uint64_t beside = print_source(question, strategy, plan);
-  print_verdict(question, strategy, memory, devices, beside);
+  const WeightBytes weights = weight_bytes(question, plan);
+  print_source(question, strategy, weights);
+  print_verdict(question, strategy, memory, devices, bytes_beside(question, weights, memory));
 }
 
 }  // namespace rwkv::apps

@@ -256,7 +256,9 @@ void define_options(CLI::App& app, Options& options) {
                      ->needs(info);
   app.add_option("--device-memory", options.device_memory,
                  "--memory for CUDA devices with so much free, such as 7.5GB or 7900MiB, be they here or not")
+      ->type_name("SIZE")
       ->transform(memory_size())
+      ->check(finite_range(0, 1e18))
       ->needs(memory);
 }
 

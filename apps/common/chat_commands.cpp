@@ -17,6 +17,8 @@
 namespace rwkv::apps {
 namespace {
 
+constexpr int columns_of_help = 100;  // where there is no terminal
+
 constexpr std::string_view other_help =
     "All other lines are messages. One that ends in a backslash goes on in the next line; pasted text keeps "
     "its line breaks, and Ctrl-V Enter types one. Ctrl-C ends a reply, or clears what was typed. -temp=1.2 "
@@ -99,7 +101,8 @@ void ChatLoop::help(const std::string&) {
   for (const Command& c : plus_commands()) {
     text += fmt::format("  {:22}{}\n", fmt::format("{} {}", c.name, c.argument), c.what);
   }
-  write_output(wrapped(text, terminal_columns()));
+  const int columns = terminal_columns();
+  write_output(wrapped(text, columns > 0 ? columns : columns_of_help));
 }
 
 void ChatLoop::exit(const std::string&) { leaving_ = true; }

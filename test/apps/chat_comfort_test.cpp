@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "apps/common/word_wrap.h"
 #include "test/apps/terminal_chat.h"
 #include "test/support.h"
 
@@ -291,7 +292,10 @@ TEST_CASE("thinking is dimmed on a terminal, left out of a file, and not kept") 
   std::string shown = chat.read_until(bold_prompt);
   CHECK(shown.find(bold_label + "\x1b[2m hm\r\n\r\n\x1b[0m" + answer.substr(0, 40)) != std::string::npos);
   chat.write("/history" + enter);
-  CHECK(chat.read_until(bold_prompt).find("   Assistant: " + answer.substr(0, 40)) != std::string::npos);
+  const std::string line = apps::wrapped("   Assistant: " + answer, 80) + "\n";
+  std::string broken;
+  for (char c : line) broken += c == '\n' ? "\r\n" : std::string(1, c);
+  CHECK(chat.read_until(bold_prompt).find(broken) != std::string::npos);
 
   g1.insert(g1.end(), {"--prompt", question, "--show-prompt"});
   Result result = run_program(chat_command(g1, model));

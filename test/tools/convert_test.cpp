@@ -169,6 +169,8 @@ TEST_CASE("rwkv-convert: options that do not go together are status 2") {
            {"--info", "x", "--device-memory", "8GB"},
            {"--info", "x", "--memory", "s", "--device-memory", "8XB"},
            {"--info", "x", "--memory", "s", "--device-memory", "8"},
+           {"--info", "x", "--memory", "s", "--device-memory", "-1GB"},
+           {"--info", "x", "--memory", "s", "--device-memory", "1e30GB"},
            {"--export", demo_file(), "o"},
            {"--export", data_path("reference/states/v7.pth"), "o"},
            {"--export", "--verify", "x"},
