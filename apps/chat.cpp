@@ -109,10 +109,21 @@ PromptTemplate template_of(const Options& options, const ConversationNotes& note
   return form;
 }
 
+Session begin_from(const std::string& path, const std::shared_ptr<const Model>& model) {
+  Session session = load(path, model);
+  if (!session.tokens.empty()) {
+    write_notice(fmt::format(
+        "note: {} holds a conversation: the model knows it, /history and /undo do not; chat --load "
+        "goes on with it\n",
+        printable(path, path.size())));
+  }
+  return session;
+}
+
 // Where /reset goes back to.
 Session start_of(const Options& options, Executor& executor, const Tokenizer& tokenizer,
                  const PromptTemplate& form, bool fresh) {
-  if (!options.state.empty()) return load(options.state, executor.shared_model());
+  if (!options.state.empty()) return begin_from(options.state, executor.shared_model());
   if (options.show_prompt && fresh) write_notice(start_text(form, options.system));
   ProgressLine progress;
   return start_session(executor, tokenizer, form, options.system, [&](int64_t done, int64_t total) {

@@ -127,10 +127,14 @@ TEST_CASE("a state replaces the first exchange") {
   save_session(files / "trained", session);
   Result result = script(question + "\n/save " + (files / "after"), {"--state", files / "trained"});
   CHECK(result.output == answer);
+  CHECK(result.errors.find("holds a conversation") == std::string::npos);
   Session after = load_session(files / "after", demo.model);
   CHECK(demo.tokenizer->decode(after.tokens) == "User: " + question + "\n\nAssistant: " + demo_answer);
   feed(demo.executor, after.tokens, session);
   CHECK(same_session(after, session));
+  CHECK(
+      script("/history", {"--state", files / "after"}).errors.find("note: " + (files / "after") + " holds") ==
+      0);
 }
 
 TEST_CASE("the demo model's trained state changes how it answers") {
