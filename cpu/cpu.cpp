@@ -25,7 +25,7 @@ constexpr int64_t strip_outputs = 64;  // matmul_rows cuts here
 
 // Room for prepared inputs of any Operand.
 int64_t input_bytes(int64_t tokens, int64_t inputs) {
-  return std::max(tokens * 4, round_up(tokens, operand_tile_tokens) * 2) * inputs;
+  return std::max(tokens * operand_bytes, round_up(tokens, operand_tile_tokens) * 2) * inputs;
 }
 
 class CpuOps final : public Ops {

@@ -72,5 +72,12 @@ inline void finish_rows(const Product& p, Range tokens, int64_t output, int64_t 
   });
 }
 
+/// Asks for the places of these outputs, which are written soon and may be added to.
+inline void fetch_outputs(const Product& p, Range tokens, Range outputs) {
+  for (int64_t t = tokens.begin; t < tokens.end; t++) {
+    for (int64_t i = outputs.begin; i < outputs.end; i += 16) prefetch(p.out.row(t) + i);
+  }
+}
+
 }  // namespace
 }  // namespace rwkv::cpu::ISA

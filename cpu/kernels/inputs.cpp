@@ -7,7 +7,7 @@
 #include "cpu/kernels/kernels.h"
 #include "ops/layout.h"
 // Last: it selects the instruction set.
-#include "cpu/kernels/operand.h"
+#include "cpu/kernels/nonzero.h"
 
 namespace rwkv::cpu::ISA {
 namespace {
@@ -73,25 +73,63 @@ bool prepare_integers(const float* x, int64_t count, std::byte* out) {
   return finite;
 }
 
+/// Of inputs from `first` on those of one part, rounded as the operand says. What is written behind the last
+/// one is in the part's room too.
+void prepare_part(const float* x, int64_t inputs, int64_t first, Operand operand, std::byte* part) {
+  auto* places = reinterpret_cast<uint16_t*>(part + part_header_bytes);
+  std::byte* to = part + part_header_bytes + part_room(inputs, first) * 2;
+  float values[part_inputs];
+  int64_t count = 0;
+  for (int64_t i = 0; i < part_room(inputs, first); i += 16) {
+    const Vec v = some_inputs(x, inputs, first + i);
+    count += store_chosen(v, nonzero_lanes(v), i, values + count, places + count);
+  }
+  std::memcpy(part, &count, sizeof count);
+  for (int64_t i = 0; i < count; i += 16) {
+    const Vec v = load(values + i);
+    if (operand == Operand::nonzero_bf16) {
+      store_bf16(to + i * 2, v);
+    } else {
+      store(reinterpret_cast<float*>(to) + i, operand == Operand::nonzero_f32 ? v : round_to_bf16(v));
+    }
+  }
+}
+
+void prepare_nonzero(const float* x, int64_t inputs, Operand operand, std::byte* out) {
+  for (int64_t first = 0; first < inputs; first += part_inputs)
+    prepare_part(x, inputs, first, operand, part_at(out, first, operand));
+}
+
 }  // namespace
 
 Operand operand_of(const Tensor& weight, int64_t tokens) {
   const bool blocks = weight.layout == Layout::cpu_blocks, quantized = is_quantized(weight.dtype);
   if (bf16_products && tokens > 1) {
     const bool rounds = quantized && weight.elements() > small_matrix;
-    if (rounds || weight.dtype == DType::bf16) return has_tiles ? Operand::bf16_tiles : Operand::bf16;
+    if (rounds || weight.dtype == DType::bf16) {
+      if (has_tiles) return Operand::bf16_tiles;
+      return blocks ? Operand::bf16 : Operand::nonzero_bf16;
+    }
   }
   if (tokens == 1 && quantized && blocks) return Operand::integers;
-  if (weight.dtype != DType::bf16) return Operand::f32;
-  return bf16_products && blocks ? Operand::bf16 : Operand::rounded_f32;
+  const bool all = tokens == 1 || blocks;
+  if (weight.dtype != DType::bf16) return all ? Operand::f32 : Operand::nonzero_f32;
+  if (bf16_products && blocks) return Operand::bf16;
+  return all ? Operand::rounded_f32 : Operand::nonzero_rounded_f32;
 }
 
 int64_t operand_group(Operand operand) {
+  if (is_nonzero(operand)) return 1;
   return operand == Operand::bf16_tiles ? operand_tile_tokens : tile_tokens;
 }
 
 bool prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
   if (operand == Operand::integers) return prepare_integers(x.row(0), x.cols(), out);
+  if (is_nonzero(operand)) {
+    for (int64_t t = tokens.begin; t < tokens.end; t++)
+      prepare_nonzero(x.row(t), x.cols(), operand, out + t * nonzero_bytes(x.cols(), operand));
+    return true;
+  }
   const int64_t token_bytes = round_up(x.cols(), 64) * (is_bf16(operand) ? 2 : 4);
   for (int64_t first = tokens.begin; first < tokens.end; first += operand_group(operand)) {
     const Range group{first, std::min(first + operand_group(operand), tokens.end)};

@@ -22,8 +22,14 @@ enum class Operand : uint8_t {
   /// bf16 in groups of 16 tokens, for 32 inputs after the other [16][32]; the last group is whole too,
   /// whatever is in it.
   bf16_tiles,
+  /// Several tokens and input_rows: of each token the inputs that are not zero (kernels/nonzero.h).
+  nonzero_f32,
+  nonzero_rounded_f32,
+  nonzero_bf16,
 };
 constexpr int64_t operand_tile_tokens = 16;
+/// Bytes of an input of a token, of any Operand but bf16_tiles, at most.
+constexpr int64_t operand_bytes = 7;
 
 /// A product whose input has been prepared.
 struct PreparedProduct {
@@ -50,7 +56,8 @@ struct Kernels {
   void (*matvec_blocks)(const PreparedProduct& p, Range blocks);
   /// One token: outputs [begin, end), cut at multiples of 64, of an input_rows product.
   void (*matvec_rows)(const PreparedProduct& p, Range outputs);
-  /// Several tokens: blocks [begin, end) of 16 outputs of a product of either layout.
+  /// Several tokens: blocks [begin, end) of 16 outputs of a product of either layout; of input_rows cut at
+  /// multiples of 4 blocks.
   void (*matmul)(const PreparedProduct& p, Range blocks, std::byte* scratch);
 
   void (*embed)(float* out, const std::byte* row, DType dtype, int64_t width);

@@ -1,4 +1,4 @@
-// Products of several tokens, and the table of an instruction set's kernels.
+// Products of several tokens that take every input, and the table of an instruction set's kernels.
 //
 // Every output is one chain of multiply-adds over its inputs, in ascending order (pairs of bf16 and tiles:
 // the instruction's order within its inputs), so that a token's result does not depend on how many others
@@ -145,7 +145,8 @@ class BlocksProduct {
     }
     auto begin = [&](Range group) {
       for (const Pieces& pieces : ahead) pieces.fetch(group.begin, group.end, tokens());
-      if (last) fetch_outputs(block, group);
+      const int64_t output = block * block_outputs;
+      if (last) fetch_outputs(*p_.product, group, {output, output + outputs_from(block)});
     };
     multiply_all(panel, p_, sums_, begin, [&](Range group) {
       if (last) finish(block, group);
@@ -154,13 +155,6 @@ class BlocksProduct {
 
   [[nodiscard]] int64_t outputs_from(int64_t block) const {
     return std::min(blocks_from(block) * block_outputs, m_.outputs - block * block_outputs);
-  }
-
-  void fetch_outputs(int64_t block, Range group) const {
-    for (int64_t t = group.begin; t < group.end; t++) {
-      const float* out = p_.product->out.row(t) + block * block_outputs;
-      for (int64_t i = 0; i < outputs_from(block); i += 16) prefetch(out + i);
-    }
   }
 
   void finish(int64_t block, Range group) const {
@@ -176,7 +170,16 @@ class BlocksProduct {
   float* sums_;  // [tokens][panel_outputs]
 };
 
+}  // namespace
+
+// Of matmul_rows.cpp.
+int64_t rows_scratch_bytes(int64_t tokens);
+void matmul_rows(const PreparedProduct& p, Range blocks, std::byte* scratch);
+
+namespace {
+
 void matmul(const PreparedProduct& p, Range blocks, std::byte* scratch) {
+  if (is_nonzero(p.operand)) return matmul_rows(p, blocks, scratch);
 #if RWKV_ISA == RWKV_ISA_amx
   const TileConfiguration configuration;
 #endif
@@ -184,7 +187,8 @@ void matmul(const PreparedProduct& p, Range blocks, std::byte* scratch) {
 }
 
 int64_t scratch_bytes(int64_t tokens) {
-  return panel_bytes + round_up(tokens, operand_tile_tokens) * panel_outputs * 4;
+  return std::max(panel_bytes + round_up(tokens, operand_tile_tokens) * panel_outputs * 4,
+                  rows_scratch_bytes(tokens));
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ constexpr int64_t line_bytes = 64;
 
 namespace {
 
+inline bool is_nonzero(Operand operand) { return operand >= Operand::nonzero_f32; }
 inline bool is_bf16(Operand operand) { return operand == Operand::bf16 || operand == Operand::bf16_tiles; }
 
 #if RWKV_ISA >= RWKV_ISA_avx512bf16

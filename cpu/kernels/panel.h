@@ -53,6 +53,9 @@ struct Rows {
     for (int i = 0; i < 4; i++)
       w[i] = input + i < m.inputs ? row(weights + (input + i) * row_bytes, block * block_outputs) : set1(0);
   }
+  [[nodiscard]] Vec row_or_zero(const std::byte* at, int64_t output) const {
+    return output < m.outputs ? row(at, output) : set1(0);
+  }
   [[nodiscard]] Vec row(const std::byte* row, int64_t output) const {
     switch (m.dtype) {
       case DType::f32:
@@ -109,6 +112,13 @@ struct IntegerBlocks {
   }
 };
 
+/// Some outputs of some inputs, but for their scales.
+inline Pieces pieces_of_rows(const Rows& rows, Range outputs, Range inputs) {
+  const std::byte* begin = rows.weights + inputs.begin * rows.row_bytes + rows.scale_bytes;
+  return {begin + bytes_of(rows.m.dtype, outputs.begin), rows.row_bytes,
+          bytes_of(rows.m.dtype, outputs.end - outputs.begin), inputs.end - inputs.begin};
+}
+
 /// All of a panel; where `to` says that its blocks are.
 template <class Source>
 void widen(const Source& source, [[maybe_unused]] Operand operand, int64_t block, int64_t blocks,
@@ -134,7 +144,7 @@ void widen(const Source& source, [[maybe_unused]] Operand operand, int64_t block
   }
 }
 
-#if RWKV_ISA >= RWKV_ISA_avx512bf16
+#if RWKV_ISA == RWKV_ISA_amx
 /// Pairs of bf16 from rows of bf16, which nothing but the order has to change for. Rows are padded to 32
 /// outputs.
 inline void pair_rows(const MatrixLayout& m, const std::byte* weights, int64_t block, int64_t blocks,
@@ -175,15 +185,17 @@ inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand
   auto from = [&](const auto& source) {
     widen(source, operand, block, blocks, first, panel.inputs, scratch);
   };
-#if RWKV_ISA >= RWKV_ISA_avx512bf16
-  if (m.layout == Layout::input_rows && m.dtype == DType::bf16 && is_bf16(operand)) {
-    pair_rows(m, weights, block, blocks, first, panel.inputs, scratch);
+#if RWKV_ISA == RWKV_ISA_amx
+  if (m.layout == Layout::input_rows) {  // other sets take the rows that are wanted: rows_panel.h
+    if (m.dtype == DType::bf16) {
+      pair_rows(m, weights, block, blocks, first, panel.inputs, scratch);
+    } else {
+      from(Rows{m, weights});
+    }
     return panel;
   }
 #endif
-  if (m.layout == Layout::input_rows) {
-    from(Rows{m, weights});
-  } else if (m.dtype == DType::f16) {
+  if (m.dtype == DType::f16) {
     from(F16Blocks{m, weights});
   } else if (m.dtype == DType::bf16) {
     from(BF16Blocks{m, weights});
@@ -200,9 +212,8 @@ inline void find_pieces(const MatrixLayout& m, const std::byte* weights, Operand
                         int64_t blocks, int64_t first, Pieces (&pieces)[panel_blocks]) {
   const int64_t inputs = std::min(panel_inputs(operand), m.inputs - first);
   if (m.layout == Layout::input_rows) {
-    pieces[0] = {
-        weights + first * m.unit_bytes() + row_scale_bytes(m) + bytes_of(m.dtype, block * block_outputs),
-        m.unit_bytes(), bytes_of(m.dtype, blocks * block_outputs), inputs};
+    const Range outputs{block * block_outputs, (block + blocks) * block_outputs};
+    pieces[0] = pieces_of_rows({m, weights}, outputs, {first, first + inputs});
     return;
   }
   const int64_t begin = first * m.unit_bytes() / std::max<int64_t>(m.inputs, 1) / line_bytes * line_bytes;

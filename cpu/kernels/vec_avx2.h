@@ -69,6 +69,38 @@ inline uint32_t at_least(Vec x, float limit) {
   };
   return mask(x.lo) | mask(x.hi) << 8;
 }
+inline uint32_t nonzero_lanes(Vec x) {
+  const auto mask = [](__m256 half) {
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(half, _mm256_setzero_ps(), _CMP_NEQ_UQ)));
+  };
+  return mask(x.lo) | mask(x.hi) << 8;
+}
+/// For each choice of eight lanes their numbers, one in a byte.
+struct ChosenLanes {
+  uint64_t of[256] = {};
+  constexpr ChosenLanes() {
+    for (uint64_t choice = 0; choice < 256; choice++) {
+      for (uint64_t lane = 0, count = 0; lane < 8; lane++) {
+        if ((choice >> lane & 1) != 0) of[choice] |= lane << 8 * count++;
+      }
+    }
+  }
+};
+constexpr ChosenLanes chosen_lanes;
+inline int64_t store_chosen(Vec x, uint32_t lanes, int64_t first, float* values, uint16_t* indices) {
+  int64_t count = 0;
+  for (int half = 0; half < 2; half++, first += 8) {
+    const uint32_t choice = lanes >> 8 * half & 255;
+    const __m128i numbers = _mm_cvtsi64_si128(static_cast<int64_t>(chosen_lanes.of[choice]));
+    const __m256 chosen = _mm256_permutevar8x32_ps(half == 0 ? x.lo : x.hi, _mm256_cvtepu8_epi32(numbers));
+    const __m128i index =
+        _mm_add_epi16(_mm_cvtepu8_epi16(numbers), _mm_set1_epi16(static_cast<int16_t>(first)));
+    _mm256_storeu_ps(values + count, chosen);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(indices + count), index);
+    count += _mm_popcnt_u32(choice);
+  }
+  return count;
+}
 /// Eight rows become eight columns.
 inline void transpose(__m256 (&v)[8]) {
   __m256 pairs[8];

@@ -48,6 +48,16 @@ inline Vec select_small(Vec x, float limit, Vec a, Vec b) {
 inline uint32_t at_least(Vec x, float limit) {
   return _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_GE_OQ);
 }
+inline uint32_t nonzero_lanes(Vec x) { return _mm512_cmp_ps_mask(x.v, _mm512_setzero_ps(), _CMP_NEQ_UQ); }
+inline int64_t store_chosen(Vec x, uint32_t lanes, int64_t first, float* values, uint16_t* indices) {
+  const auto chosen = static_cast<__mmask16>(lanes);
+  const __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i index = _mm512_add_epi32(numbers, _mm512_set1_epi32(static_cast<int>(first)));
+  _mm512_storeu_ps(values, _mm512_maskz_compress_ps(chosen, x.v));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(indices),
+                      _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(chosen, index)));
+  return _mm_popcnt_u32(lanes);
+}
 constexpr int most_columns = 16;
 inline void store_columns(float* to, const Vec (&rows)[most_columns], int64_t count) {
   __m512 v[16], pairs[16];

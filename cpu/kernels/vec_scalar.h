@@ -86,6 +86,23 @@ inline uint32_t at_least(Vec x, float limit) {
   for (int i = 0; i < 16; i++) mask |= (x.lane[i] >= limit ? 1u : 0u) << i;
   return mask;
 }
+/// Bit i: lane i is not zero.
+inline uint32_t nonzero_lanes(Vec x) {
+  uint32_t mask = 0;
+  for (int i = 0; i < 16; i++) mask |= (x.lane[i] != 0 ? 1u : 0u) << i;
+  return mask;
+}
+/// Writes the lanes whose bits are set, and first + their numbers, one after the other, and returns how many
+/// they are. What is behind them among sixteen elements may be written too.
+inline int64_t store_chosen(Vec x, uint32_t lanes, int64_t first, float* values, uint16_t* indices) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < 16; i++) {
+    values[count] = x.lane[i];
+    indices[count] = static_cast<uint16_t>(first + i);
+    count += lanes >> i & 1;
+  }
+  return count;
+}
 /// to[i * count + r] = rows[r].lane[i] for the first `count` <= tile_tokens of most_columns rows, all of
 /// which are read.
 constexpr int most_columns = tile_tokens;

@@ -21,11 +21,17 @@ std::vector<float> weights(Random& random, const MatrixLayout& m) {
   return values;
 }
 
-// Most inputs of ffn.value are zero.
+// Most inputs of ffn.value are zero; of some tokens all, of some none.
 std::vector<float> inputs(Random& random, const MatrixLayout& m, int64_t tokens) {
   std::vector<float> values = random.normals(tokens * m.inputs);
-  if (m.layout == Layout::input_rows) {
-    for (float& v : values) v = random.index(4) == 0 ? v * v : random.index(4) == 0 ? -0.0f : 0.0f;
+  if (m.layout != Layout::input_rows) return values;
+  for (int64_t t = 0, i = 0; t < tokens; t++) {
+    const auto kind = random.index(8);
+    for (const int64_t end = i + m.inputs; i < end; i++) {
+      float& v = values[static_cast<size_t>(i)];
+      const bool kept = kind == 0 || (kind > 1 && random.index(4) == 0);
+      v = kept ? v * v : random.index(4) == 0 ? -0.0f : 0.0f;
+    }
   }
   return values;
 }

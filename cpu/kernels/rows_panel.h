@@ -1,0 +1,90 @@
+// Panels of rows: a part of the inputs, some neighbouring outputs of each, from input_rows weights of any
+// type, widened to fp32 or as bf16.
+#pragma once
+
+#include <cstring>
+
+#include "cpu/kernels/nonzero.h"
+#include "cpu/kernels/panel.h"
+
+namespace rwkv::cpu::ISA {
+
+constexpr int64_t rows_panel_bytes = 64 << 10;
+constexpr int64_t widest_rows_panel = rows_panel_bytes / part_inputs / 2;  ///< outputs
+
+namespace {
+
+struct F32RowsPanel {
+  static constexpr int64_t row_bytes = rows_panel_bytes / part_inputs, outputs = row_bytes / 4;
+  static constexpr int vectors = outputs / 16;
+
+  static void make_row(const Rows& rows, int64_t input, int64_t output, int count, std::byte* to) {
+    const std::byte* row = rows.weights + input * rows.row_bytes;
+    for (int v = 0; v < count; v++)
+      store(reinterpret_cast<float*>(to) + v * 16, rows.row_or_zero(row, output + v * 16));
+  }
+
+  /// sums += the rows of these inputs times their values.
+  template <int count>
+  static void add(const std::byte* panel, const NonzeroInputs& x, Vec (&sums)[count]) {
+    const auto* values = reinterpret_cast<const float*>(x.values);
+    for (int64_t i = 0; i < x.count; i++) {
+      const auto* row = reinterpret_cast<const float*>(panel + x.places[i] * row_bytes);
+      const Vec value = set1(values[i]);
+#pragma GCC unroll 4
+      for (int v = 0; v < count; v++) sums[v] = fma(load(row + v * 16), value, sums[v]);
+    }
+  }
+};
+
+#if RWKV_ISA >= RWKV_ISA_avx512bf16
+/// Two inputs are added at once: their rows' lines, unpacked, are the pairs of 2 x 16 outputs, for which
+/// lines lie with outputs 0 to 3, 16 to 19, 4 to 7 and so on.
+struct BF16RowsPanel {
+  static constexpr int64_t row_bytes = rows_panel_bytes / part_inputs, outputs = row_bytes / 2;
+  static constexpr int vectors = outputs / 16;
+
+  static void make_row(const Rows& rows, int64_t input, int64_t output, int count, std::byte* to) {
+    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+    for (int v = 0; v < count; v += 2, to += line_bytes)
+      _mm512_storeu_si512(to, _mm512_permutexvar_epi64(order, line_of(rows, input, output + v * 16)));
+  }
+
+  template <int count>
+  static void add(const std::byte* panel, const NonzeroInputs& x, Vec (&sums)[count]) {
+    int64_t i = 0;
+    for (; i + 2 <= x.count; i += 2) add_inputs<true>(panel, x, i, sums);
+    if (i < x.count) add_inputs<false>(panel, x, i, sums);
+  }
+
+ private:
+  static __m512i line_of(const Rows& rows, int64_t input, int64_t output) {
+    const std::byte* row = rows.weights + input * rows.row_bytes;
+    if (output >= rows.m.outputs) return _mm512_setzero_si512();
+    if (rows.m.dtype == DType::bf16) return _mm512_loadu_si512(row + output * 2);
+    return reinterpret_cast<__m512i>(bf16_words(rows.row(row, output), rows.row_or_zero(row, output + 16)).v);
+  }
+
+  template <bool two, int count>
+  static void add_inputs(const std::byte* panel, const NonzeroInputs& x, int64_t i, Vec (&sums)[count]) {
+    int32_t pair = 0;
+    std::memcpy(&pair, x.values + 2 * i, two ? 4 : 2);
+    const auto values = reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
+    const std::byte* first = panel + x.places[i] * row_bytes;
+    const std::byte* second = two ? panel + x.places[i + 1] * row_bytes : nullptr;
+#pragma GCC unroll 4
+    for (int v = 0; v < count; v += 2) {
+      __m512i a = _mm512_loadu_si512(first + v * 32);
+      __m512i b = two ? _mm512_loadu_si512(second + v * 32) : _mm512_setzero_si512();
+      asm("" : "+v"(a), "+v"(b));  // or they are loaded twice, and loads are what takes the time
+      const auto lower = reinterpret_cast<__m512bh>(_mm512_unpacklo_epi16(a, b));
+      const auto upper = reinterpret_cast<__m512bh>(_mm512_unpackhi_epi16(a, b));
+      sums[v].v = _mm512_dpbf16_ps(sums[v].v, lower, values);
+      sums[v + 1].v = _mm512_dpbf16_ps(sums[v + 1].v, upper, values);
+    }
+  }
+};
+#endif
+
+}  // namespace
+}  // namespace rwkv::cpu::ISA
