@@ -136,12 +136,14 @@ kernel_flags := $(filter-out -m%,$(flags)) $(if $(SANITIZE),-O2,-O3)
 emulator_flags := $(filter-out -fsanitize=thread,$(flags))
 emulated_flags := -Icuda/emulator/include -Wno-unknown-pragmas
 real_flags := -isystem $(CUDA_HOME)/include
-# Spills and local memory are warnings, so errors. The last architecture comes as PTX too, for those after it.
+# Spills and local memory are warnings, so errors. The last two architectures come as PTX too, for those between and
+# after them.
+ptx_archs = $(lastword $(filter-out $(lastword $(CUDA_ARCHS)),$(CUDA_ARCHS))) $(lastword $(CUDA_ARCHS))
 nvcc_flags = -std=c++20 -I. -O3 -fmad=false -ccbin '$(firstword $(filter-out ccache,$(CXX)))' --threads 0 \
   $(if $(WERROR),-Werror all-warnings) -Xcompiler -Wall$(comma)-Wextra$(WERROR:%=$(comma)%) \
   -Xptxas -v$(comma)-warn-spills$(comma)-warn-lmem-usage \
   $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
-  -gencode arch=compute_$(lastword $(CUDA_ARCHS))$(comma)code=compute_$(lastword $(CUDA_ARCHS)) $(NVCCFLAGS)
+  $(foreach a,$(ptx_archs),-gencode arch=compute_$(a)$(comma)code=compute_$(a)) $(NVCCFLAGS)
 root = $(if $(filter /%,$(1)),$(1),$(CURDIR)/$(1))
 test_defines := -DTEST_DATA_DIR='"$(CURDIR)/test/data"' -DRWKV_PROGRAMS='"$(call root,$(BUILD))"' \
   -DRWKV_WORLD_VOCABULARY='"$(call root,$(vocabulary))"'

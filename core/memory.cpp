@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <fstream>
 #include <limits>
+#include <string_view>
 
 #include "core/error.h"
 
@@ -31,9 +32,23 @@ uint64_t system_available() {
   return unknown;
 }
 
+/// The number behind a name in a file of such lines.
+uint64_t number_of(const char* path, std::string_view name) {
+  std::ifstream in(path);
+  std::string key;
+  uint64_t value = 0;
+  while (in >> key >> value) {
+    if (key == name) return value;
+  }
+  return unknown;
+}
+
+// What the group uses counts cached files too, which it gives back.
 uint64_t group_available() {
   uint64_t limit = number_in("/sys/fs/cgroup/memory.max"), used = number_in("/sys/fs/cgroup/memory.current");
   if (limit == unknown || used == unknown) return unknown;
+  uint64_t cached = number_of("/sys/fs/cgroup/memory.stat", "inactive_file");
+  if (cached != unknown) used -= std::min(used, cached);
   return limit > used ? limit - used : 0;
 }
 

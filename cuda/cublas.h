@@ -21,7 +21,7 @@ struct CublasFunctions {
               void* c, int c_type, int ldc, int compute_type, int algorithm);
 };
 
-/// Null when the library is not there. Loads it at the first call.
+/// Null when the library is not there or does not work. Loads it at the first call.
 const CublasFunctions* cublas_functions();
 
 /// Products in one stream of the device that is set. The workspace stays as long as this does.

@@ -17,6 +17,12 @@ bool find(CublasFunctions& functions, void* library) {
          find_one(functions.gemm, "cublasGemmEx");
 }
 
+// One for a newer driver than this machine's is found, but of no use.
+bool works(const CublasFunctions& functions) {
+  void* handle = nullptr;
+  return functions.create(&handle) == 0 && functions.destroy(handle) == 0;
+}
+
 }  // namespace
 
 // The library stays: others may have pointers into it.
@@ -25,7 +31,7 @@ const CublasFunctions* cublas_functions() {
   static const bool found = [] {
     for (const char* name : {"libcublas.so.13", "libcublas.so.12"}) {
       void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-      if (library != nullptr && find(functions, library)) return true;
+      if (library != nullptr && find(functions, library) && works(functions)) return true;
     }
     return false;
   }();

@@ -7,6 +7,7 @@
 #include "cuda/check.h"
 #include "cuda/memory.h"
 #include "cuda/ops.h"
+#include "cuda/simulation.h"
 #include "cuda/slots.h"
 #include "cuda/workspace.h"
 
@@ -38,6 +39,9 @@ class CudaDevice final : public Device {
   [[nodiscard]] uint8_t id() const override { return static_cast<uint8_t>(index_ + 1); }
   [[nodiscard]] int threads() const override { return 1; }
   [[nodiscard]] uint64_t free_memory() const override { return cuda::free_memory(index_); }
+  [[nodiscard]] uint64_t spare_memory(uint64_t free) const override {
+    return simulated() ? 0 : spare_bytes(free);
+  }
   Buffer allocate(size_t bytes) override { return cuda::allocate(index_, bytes); }
   Buffer allocate_staging(size_t bytes) override { return allocate_pinned(index_, bytes); }
   Buffer pin(std::span<const std::byte> bytes) override { return cuda::pin(index_, bytes); }

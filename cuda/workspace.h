@@ -43,4 +43,8 @@ inline uint64_t operator_bytes(const Ops::Limits& limits) {
   return operand_bytes(limits) + sum_bytes(limits) + max_counters * sizeof(unsigned);
 }
 
+/// Device::spare_memory() of a real device: memory comes in pages of 2 MiB, kernels are loaded when they are
+/// first launched, and recorded tokens take some too.
+inline uint64_t spare_bytes(uint64_t free) { return std::min<uint64_t>(uint64_t{128} << 20, free / 16); }
+
 }  // namespace rwkv::cuda

@@ -6,8 +6,11 @@
 #include <chrono>
 #include <cstring>
 
+#include "core/error.h"
 #include "core/memory.h"
 #include "core/thread_pool.h"
+#include "cpu/cpu.h"
+#include "cuda/cuda.h"
 #include "model/memory_plan.h"
 #include "model/model_file.h"
 
@@ -102,6 +105,19 @@ std::vector<Strategy> candidates(const Config& config, const Strategy& wanted, i
 }
 
 }  // namespace
+
+std::vector<std::unique_ptr<Device>> usable_devices(int threads) {
+  std::vector<std::unique_ptr<Device>> devices;
+  devices.push_back(cpu::open(threads));
+  const int count = cuda::device_count();
+  for (int i = 0; i < count; i++) {
+    try {
+      devices.push_back(cuda::open(i));
+    } catch (const Error&) {  // the others will do
+    }
+  }
+  return devices;
+}
 
 Rates measure_rates(Devices devices) {
   Rates rates;

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "model/config.h"
 #include "model/strategy.h"
@@ -14,6 +15,9 @@ namespace rwkv {
 struct Rates {
   double device = 0, link = 0, host = 0;
 };
+
+/// The host, and the CUDA devices that can be opened: one that is too old, say, is left out.
+std::vector<std::unique_ptr<Device>> usable_devices(int threads);
 
 /// Copies a few megabytes about on a CUDA device, or on none. A tenth of a second.
 Rates measure_rates(std::span<const std::unique_ptr<Device>> devices);

@@ -32,6 +32,8 @@ Executor::Executor(std::shared_ptr<const Model> model, int64_t chunk) : model_(s
     Stage& streaming = stage(parts.front().layer);
     streamer_ = std::make_unique<Streamer>(*model_, *streaming.device, *streaming.ops);
   }
+  // Last: what is left of a device's memory may be taken for what only makes it faster.
+  for (const Stage& s : stages_) s.ops->reserve(operator_limits(c, extent_));
 }
 
 void Executor::open_stages() {
@@ -43,7 +45,6 @@ void Executor::open_stages() {
     if (known != stages_.end()) continue;
     Stage stage{device, device->allocate(activation_bytes(c, extent_)), {}, device->make_ops()};
     stage.all = place_activations(c, extent_, stage.memory.data(), device->id());
-    stage.ops->reserve(operator_limits(c, extent_));
     stages_.push_back(std::move(stage));
   }
 }

@@ -166,14 +166,15 @@ void Loader::place_streamed(const Group& group) {
   Device& device = model_.device(wanted_[group.begin].layer);
   uint64_t bytes = 0;
   for (size_t i = group.begin; i < group.end; i++) bytes += static_cast<uint64_t>(wanted_[i].form.bytes());
+  // Pinned or copied, it is in memory for good.
+  check_memory(bytes, model_.file_.file.path(),
+               "keep more layers on the device, or choose a smaller precision");
   Buffer image;
   if (unchanged(group)) {
     image = device.pin(file_bytes(group));
     if (image.data() != nullptr) advance(bytes);
   }
   if (image.data() == nullptr) {
-    check_memory(bytes, model_.file_.file.path(),
-                 "keep more layers on the device, or choose a smaller precision");
     image = device.allocate_staging(bytes);
     convert(group, [&](uint64_t offset, std::span<const std::byte> tensor) {
       std::memcpy(image.data() + offset, tensor.data(), tensor.size());

@@ -27,9 +27,11 @@ DeviceMemory& entry_of(std::vector<DeviceMemory>& all, Device* device) {
   return all.back();
 }
 
+// With what a device wants to be left.
 bool fits(const std::vector<DeviceMemory>& memory) {
   return std::ranges::all_of(memory, [](const DeviceMemory& m) {
-    return m.device->id() == 0 || m.total() <= m.device->free_memory();
+    const uint64_t free = m.device->free_memory();
+    return m.device->id() == 0 || m.total() + m.device->spare_memory(free) <= free;
   });
 }
 

@@ -16,6 +16,7 @@ class PlannedDevice final : public Device {
   [[nodiscard]] uint8_t id() const override { return static_cast<uint8_t>(index_ + 1); }
   [[nodiscard]] int threads() const override { return 1; }
   [[nodiscard]] uint64_t free_memory() const override { return free_memory_; }
+  [[nodiscard]] uint64_t spare_memory(uint64_t free) const override { return cuda::spare_bytes(free); }
   [[nodiscard]] uint64_t workspace_bytes(const Ops::Limits& limits) const override {
     return cuda::operator_bytes(limits);
   }

@@ -41,6 +41,9 @@ class Device {
 
   /// Bytes that allocate() can still give.
   [[nodiscard]] virtual uint64_t free_memory() const = 0;
+  /// Of so much free memory, what a strategy that is chosen for the device leaves: for what the driver takes
+  /// beside what is asked of it.
+  [[nodiscard]] virtual uint64_t spare_memory(uint64_t /*free*/) const { return 0; }
 
   /// Host memory that copies to this device read in place, at the link's full speed. Throws Error.
   virtual Buffer allocate_staging(size_t bytes) = 0;

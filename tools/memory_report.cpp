@@ -42,12 +42,12 @@ Devices devices_of(const Strategy& strategy, std::optional<uint64_t> device_memo
 // What `auto` chooses on a machine with one such device, or on this one.
 Strategy resolve(const MemoryQuestion& question) {
   if (question.strategy != "auto") return Strategy::parse(question.strategy);
-  Devices devices;
-  devices.push_back(cpu::open());
   if (!question.device_memory) {
-    for (int i = 0; i < cuda::device_count(); i++) devices.push_back(cuda::open(i));
+    const Devices devices = usable_devices(0);
     return choose_strategy(question.config, question.made_for, chunk(), measure_rates(devices), devices);
   }
+  Devices devices;
+  devices.push_back(cpu::open());
   devices.push_back(plan_cuda_device(0, *question.device_memory));
   constexpr Rates usual = {.device = 400e9, .link = 20e9, .host = 40e9};
   return choose_strategy(question.config, question.made_for, chunk(), usual, devices);

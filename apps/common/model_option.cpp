@@ -10,8 +10,6 @@
 #include "apps/common/progress.h"
 #include "apps/common/terminal.h"
 #include "core/error.h"
-#include "cpu/cpu.h"
-#include "cuda/cuda.h"
 #include "model/auto_strategy.h"
 #include "model/checkpoint/convert.h"
 
@@ -36,9 +34,7 @@ fs::path share_directory() {
 // What `auto` stands for on this machine.
 std::string resolve_strategy(const ModelOptions& options, const Config& config, const Strategy& made_for) {
   if (options.strategy != "auto") return options.strategy;
-  std::vector<std::unique_ptr<Device>> devices;
-  devices.push_back(cpu::open(options.threads));
-  for (int i = 0; i < cuda::device_count(); i++) devices.push_back(cuda::open(i));
+  const auto devices = usable_devices(options.threads);
   Strategy chosen = choose_strategy(config, made_for, options.chunk, measure_rates(devices), devices);
   write_notice(fmt::format("strategy: {}\n", to_string(chosen)));
   return to_string(chosen);

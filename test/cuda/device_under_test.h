@@ -8,9 +8,9 @@
 
 namespace rwkv::test {
 
-/// What a test needs; a real machine is taken as it is.
+/// What a test needs.
 struct Devices {
-  int count = 1;
+  int count = 1;                    ///< with fewer, a test does not run
   size_t memory = size_t{1} << 30;  ///< bytes of each emulated device
   int first_run = 0;  ///< which of the runs comes first: a test of many cases need not run each in every way
 };

@@ -5,6 +5,7 @@
 
 #include "cuda/cuda.h"
 #include "cuda/emulator/control.h"
+#include "model/auto_strategy.h"
 #include "test/cuda/device_under_test.h"
 #include "test/ops/device_tensor.h"
 #include "test/support.h"
@@ -120,6 +121,24 @@ TEST_CASE("faults: too little memory says how much is there, and what to do") {
       "cuda:0: not enough host memory: 5.0 MB that the device can copy are wanted; close other programs, or "
       "stream fewer layers");
   CHECK(device->allocate_staging(100).size() == 100);
+}
+
+TEST_CASE("faults: a device that cannot be opened is left out, the others are used") {
+  restart({.devices = 3});
+  CHECK(usable_devices(1).size() == 4);
+  const int calls = emulator::calls(Operation::any);
+  size_t fewest = 4, most = 0;
+  for (int n = 1; n <= calls; n++) {
+    restart({.devices = 3});
+    emulator::fail_call(Operation::any, n, cudaErrorUnknown);
+    const size_t devices = usable_devices(1).size();
+    fewest = std::min(fewest, devices);
+    most = std::max(most, devices);
+    CHECK(usable_devices(1).size() == 4);
+  }
+  CHECK(fewest == 1);  // none could be counted
+  CHECK(most == 3);
+  restart({});
 }
 
 TEST_CASE("faults: any call that fails gives one line, or is made good; nothing is left") {
