@@ -108,6 +108,19 @@ TEST_CASE("planned device: it gives no memory") {
   CHECK(!error_of([&] { device->make_ops(); }).empty());
 }
 
+TEST_CASE("planned device: what is chosen for it leaves memory to the driver, what is asked for need not") {
+  const Strategy whole = Strategy::parse("cuda fp16");
+  const Machine machine = with(plan_cuda_device(0, 1000));
+  uint64_t needed = 0;
+  for (const DeviceMemory& m : plan_of("cuda fp16", machine)) needed += m.device->id() == 1 ? m.total() : 0;
+  auto chosen = [&](uint64_t free) {
+    return fitting_strategy(config, whole, 256, with(plan_cuda_device(0, free)));
+  };
+  CHECK(memory_shortage(config, whole, 256, with(plan_cuda_device(0, needed))) == "");
+  CHECK(chosen(needed).segments != whole.segments);
+  CHECK(chosen(needed + needed / 8).segments == whole.segments);
+}
+
 }  // namespace rwkv::test
 
 TEST_SUITE_END();
