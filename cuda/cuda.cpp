@@ -23,14 +23,6 @@ CudaOps& cuda_ops(Ops& ops) {
   return *own;
 }
 
-// In the default stream, which waits for no queue. The runtime stages pageable memory.
-void copy_and_wait(int device, std::byte* to, const std::byte* from, size_t bytes, cudaMemcpyKind kind) {
-  set_device(device);
-  if (bytes == 0) return;
-  check(cudaMemcpyAsync(to, from, bytes, kind, nullptr), "copy memory");
-  check(cudaStreamSynchronize(nullptr), "copy memory");
-}
-
 class CudaDevice final : public Device {
  public:
   CudaDevice(int index, std::string description) : index_(index), description_(std::move(description)) {}

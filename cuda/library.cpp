@@ -50,8 +50,8 @@ class Trial {
         weight_(allocate(device, static_cast<size_t>(matrix_.bytes()))),
         x_(allocate(device, static_cast<size_t>(tokens_ * matrix_.inputs) * sizeof(float))),
         out_(allocate(device, static_cast<size_t>(tokens_ * matrix_.outputs) * sizeof(float))) {
-    fill<uint16_t>(weight_, [](float value) { return to_half(value).bits; });
-    fill<float>(x_, [](float value) { return value; });
+    fill<uint16_t>(device, weight_, [](float value) { return to_half(value).bits; });
+    fill<float>(device, x_, [](float value) { return value; });
   }
 
   /// Milliseconds of one product, and its results.
@@ -68,19 +68,20 @@ class Trial {
     end.record(queue.stream());
     queue.synchronize();
     results.resize(out_.size() / sizeof(float));
-    check(cudaMemcpy(results.data(), out_.data(), out_.size(), cudaMemcpyDeviceToHost), "copy memory");
+    copy_and_wait(queue.device(), reinterpret_cast<std::byte*>(results.data()), out_.data(), out_.size(),
+                  cudaMemcpyDeviceToHost);
     return end.since(begin) / repetitions;
   }
 
  private:
   template <class T, class Convert>
-  static void fill(const Buffer& buffer, Convert convert) {
+  static void fill(int device, const Buffer& buffer, Convert convert) {
     constexpr unsigned period = 4099;  // a prime, so that no two rows are equal
     std::vector<T> values(buffer.size() / sizeof(T));
     for (size_t i = 0; i < values.size(); i++)
       values[i] = convert(static_cast<float>(i % period * 2654435761u % 2048) / 1024 - 1);
-    check(cudaMemcpy(buffer.data(), values.data(), buffer.size(), cudaMemcpyHostToDevice), "copy memory");
-    check(cudaStreamSynchronize(nullptr), "copy memory");  // the queue does not wait for it
+    copy_and_wait(device, buffer.data(), reinterpret_cast<const std::byte*>(values.data()), buffer.size(),
+                  cudaMemcpyHostToDevice);
   }
 
   int64_t tokens_;

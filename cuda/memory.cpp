@@ -36,6 +36,13 @@ uint64_t free_memory(int device) {
   return free;
 }
 
+void copy_and_wait(int device, std::byte* to, const std::byte* from, size_t bytes, cudaMemcpyKind kind) {
+  set_device(device);
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(to, from, bytes, kind, nullptr), "copy memory");
+  check(cudaStreamSynchronize(nullptr), "copy memory");
+}
+
 Buffer allocate(int device, size_t bytes) {
   set_device(device);
   const size_t size = std::max<size_t>(bytes, 1);

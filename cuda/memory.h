@@ -2,6 +2,8 @@
 // device's queued work, which may still use it; that never throws.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -15,6 +17,10 @@ void set_device(int device);
 
 /// Bytes that can still be allocated on the device.
 uint64_t free_memory(int device);
+
+/// Copies and waits for that, but for no queue: in the default stream, where the runtime stages pageable
+/// memory. Throws Error.
+void copy_and_wait(int device, std::byte* to, const std::byte* from, size_t bytes, cudaMemcpyKind kind);
 
 /// Memory of the device, filled with zeros, aligned to 256 bytes, never at a null address. Throws Error.
 Buffer allocate(int device, size_t bytes);
