@@ -142,7 +142,7 @@ TEST_CASE("rwkv-convert --memory auto: what auto would choose for a device of th
     check_parts(chosen(model, "1.5GB"),
                 {"memory that 'cuda ", "i8' takes (what auto would choose), with prompts", "\ncuda:0 ",
                  " 1.50 GB\n", "It fits.\n"});
-    check_parts(chosen(model, "7MB"), {"memory that 'cuda ", "\ncuda:0 ", " 7.00 MB\n", "It fits.\n"});
+    check_parts(chosen(model, "8MB"), {"memory that 'cuda ", "\ncuda:0 ", " 8.00 MB\n", "It fits.\n"});
     check_parts(chosen(model, "1kB"),
                 {"memory that 'cpu ", "' takes (what auto would choose)", "It fits.\n"});
     CHECK(!contains(chosen(model, "1kB"), "\ncuda:0 "));
