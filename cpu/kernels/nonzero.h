@@ -29,6 +29,9 @@ inline int64_t part_bytes(int64_t room, Operand operand) {
   return part_header_bytes + room * (2 + value_bytes(operand));
 }
 
+static_assert(part_header_bytes + 64 * (2 + 4) <= 64 * operand_bytes,
+              "the smallest part fits its inputs' room");
+
 /// Of a token that has so many inputs.
 inline int64_t nonzero_bytes(int64_t inputs, Operand operand) {
   const int64_t padded = round_up(inputs, 64), last = padded % part_inputs;
