@@ -102,8 +102,7 @@ int mode_of_replaced(const std::string& path) {
   }
   if (S_ISDIR(status.st_mode)) throw Error(path + ": is a directory; give the name of a file to write");
   if (!S_ISREG(status.st_mode)) {
-    throw Error(path +
-                ": is a pipe, device or socket, where no model can be written; give the name of a file");
+    throw Error(path + ": is a pipe, device or socket, not a file to replace; give the name of a file");
   }
   if (faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0) {
     throw Error(path +

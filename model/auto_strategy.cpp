@@ -82,10 +82,17 @@ uint64_t host_bytes(const Config& config, const std::vector<LayerPlan>& plan) {
   return bytes;
 }
 
+Strategy on_cpu(DType type, Quantization quantization) {
+  return {{{DeviceKind::cpu, 0, type, quantization, {}, false}}};
+}
+
 std::vector<Strategy> candidates(const Config& config, const Strategy& wanted, int64_t chunk,
                                  Devices devices) {
-  const DType type = half_type(wanted);
   std::vector<Strategy> all;
+  for (Quantization quantization : quantizations(wanted))
+    all.push_back(on_cpu(wanted.segments.front().type, quantization));
+  if (devices.size() == 1) return all;
+  const DType type = half_type(wanted);
   auto add = [&](const Strategy& s) {
     Strategy fitting = fitting_strategy(config, s, chunk, devices);
     if (!fitting.segments.empty()) all.push_back(fitting);
@@ -149,20 +156,17 @@ Strategy choose_strategy(const Config& config, const Strategy& wanted, int64_t c
                          Devices devices) {
   Strategy best;
   double best_seconds = 0;
-  if (devices.size() > 1) {
-    for (const Strategy& s : candidates(config, wanted, chunk, devices)) {
-      std::vector<LayerPlan> plan = s.plan(config.layers());
-      if (host_bytes(config, plan) > available_memory()) continue;
-      double seconds = token_seconds(config, plan, rates);
-      if (best.segments.empty() || seconds < best_seconds) {
-        best = s;
-        best_seconds = seconds;
-      }
+  for (const Strategy& s : candidates(config, wanted, chunk, devices)) {
+    std::vector<LayerPlan> plan = s.plan(config.layers());
+    if (host_bytes(config, plan) > available_memory()) continue;
+    double seconds = token_seconds(config, plan, rates);
+    if (best.segments.empty() || seconds < best_seconds) {
+      best = s;
+      best_seconds = seconds;
     }
   }
   if (!best.segments.empty()) return best;
-  return {
-      {{DeviceKind::cpu, 0, wanted.segments.front().type, wanted.segments.front().quantization, {}, false}}};
+  return on_cpu(wanted.segments.front().type, wanted.segments.front().quantization);
 }
 
 }  // namespace rwkv

@@ -27,9 +27,9 @@ Rates measure_rates(std::span<const std::unique_ptr<Device>> devices);
 double token_seconds(const Config& config, const std::vector<LayerPlan>& plan, const Rates& rates);
 
 /// Everything on the CUDA devices, streamed layers, or layers on the CPU, in 16 bits (bf16 stays bf16) or
-/// int8, or in int4 where `wanted` is: of those that fit into free memory the one with the least
-/// token_seconds(). Without a CUDA device, `wanted`'s precision on the CPU. Devices: the host, then CUDA
-/// devices.
+/// int8, or in int4 where `wanted` is; everything on the CPU in `wanted`'s precision or int8: of those that
+/// fit into free memory the one with the least token_seconds(). Where nothing fits, `wanted`'s precision on
+/// the CPU, whose weights are read from the file again and again. Devices: the host, then CUDA devices.
 Strategy choose_strategy(const Config& config, const Strategy& wanted, int64_t chunk, const Rates& rates,
                          std::span<const std::unique_ptr<Device>> devices);
 

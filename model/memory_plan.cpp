@@ -47,6 +47,18 @@ std::optional<Strategy> with_layers(const Strategy& strategy, size_t segment, in
   return s;
 }
 
+// The same with room for a last segment on the CPU, to which layers can be moved.
+Strategy ending_on_cpu(const Config& config, Strategy s) {
+  Segment& last = s.segments.back();
+  int64_t left = config.layers();
+  for (const Segment& before : s.segments) left -= &before == &last ? 0 : before.layers.value_or(0);
+  if (last.device == DeviceKind::cpu || left == 0) return s;
+  last.layers = left;
+  last.stream = false;
+  s.segments.push_back({DeviceKind::cpu, 0, last.type, last.quantization, {}, false});
+  return s;
+}
+
 std::string size_text(uint64_t bytes) {
   auto value = static_cast<double>(bytes);
   return value < 1e9 ? fmt::format("{:.1f} MB", value / 1e6) : fmt::format("{:.2f} GB", value / 1e9);
@@ -109,11 +121,29 @@ Strategy fitting_strategy(const Config& config, const Strategy& strategy, int64_
   return {};
 }
 
+namespace {
+
+// What fits where streaming alone is not enough: with int8 weights, or the last layers on the CPU, or both.
+Strategy nearest_fitting(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
+  Strategy in_int8 = strategy;
+  for (Segment& s : in_int8.segments)
+    if (s.quantization == Quantization::none) s.quantization = Quantization::int8;
+  for (const Strategy& s :
+       {strategy, in_int8, ending_on_cpu(config, strategy), ending_on_cpu(config, in_int8)}) {
+    Strategy fitting = fitting_strategy(config, s, chunk, devices);
+    if (std::ranges::any_of(fitting.segments, [](const Segment& f) { return f.device != DeviceKind::cpu; }))
+      return fitting;
+  }
+  return {};
+}
+
+}  // namespace
+
 std::string memory_shortage(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
   for (const DeviceMemory& m : memory_plan(config, strategy.plan(config.layers()), chunk, devices)) {
     uint64_t free = m.device->free_memory();
     if (m.device->id() == 0 || m.total() <= free) continue;
-    Strategy fitting = fitting_strategy(config, strategy, chunk, devices);
+    Strategy fitting = nearest_fitting(config, strategy, chunk, devices);
     return fmt::format(
         "strategy '{}': {} has {} free, but {} are needed (weights {}, slots {}, state {}, activations "
         "{}); {}",

@@ -155,7 +155,7 @@ void verify_checksums(const TensorFileHeader& header, std::span<const std::byte>
     if (checksum_text(crc) != want->second) {
       throw Error(
           fmt::format("{}: tensor '{}' is damaged (checksum {} instead of {}): convert the checkpoint "
-                      "again",
+                      "again, or take another copy of the file",
                       path, printable(entry.name), checksum_text(crc), printable(want->second)));
     }
   }

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/output_file.h"
 #include "core/tensor_file.h"
+#include "model/checkpoint/foreign.h"
 #include "model/checkpoint/state_checkpoint.h"
 #include "model/model.h"
 #include "model/state_file.h"
@@ -47,9 +48,11 @@ void check_fits(const StateFile& state, const Config& c, const std::string& path
   if (fits) return;
   throw Error(
       fmt::format("{}: the state of another model: this one is RWKV-{} with {} layers, {} heads of size {}, "
-                  "n_embd {}, {} tokens; the file has {} layers, {} heads of size {}",
+                  "n_embd {}, {} tokens; the file, of {}, has {} layers, {} heads of size {}: take the model "
+                  "that it was made with",
                   path, name_of(c.version), c.n_layer, c.heads(), c.head_size, c.n_embd, c.n_vocab,
-                  state.layers.size(), state.heads, state.head_size));
+                  state.source.empty() ? "an unnamed one" : printable(state.source), state.layers.size(),
+                  state.heads, state.head_size));
 }
 
 // What a person should know of a trained initial state.
@@ -188,11 +191,21 @@ void save_session(const std::string& path, const Session& session) {
   write_state_file(path, file);
 }
 
-Session load_session(const std::string& path, const std::shared_ptr<const Model>& model, std::string* note) {
+namespace {
+
+StateFile read_any_state(const std::string& path, const Config& config) {
   MappedFile mapped = MappedFile::open(path);
-  StateFile file = is_tensor_file(mapped.bytes())
-                       ? read_state_file(mapped)
-                       : read_state_checkpoint(Checkpoint::open(path), &model->config());
+  if (is_tensor_file(mapped.bytes())) return read_state_file(mapped);
+  if (!is_checkpoint(mapped.bytes()))
+    throw Error(
+        fmt::format("{}: no state and no conversation, but {}", path, describe_foreign_file(mapped.bytes())));
+  return read_state_checkpoint(Checkpoint::open(path), &config);
+}
+
+}  // namespace
+
+Session load_session(const std::string& path, const std::shared_ptr<const Model>& model, std::string* note) {
+  StateFile file = read_any_state(path, model->config());
   check_fits(file, model->config(), path);
   Session session{State(model), std::move(file.tokens), std::move(file.logits), std::move(file.notes)};
   for (int64_t i = 0; i < model->config().n_layer; i++) {

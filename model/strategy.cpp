@@ -131,8 +131,9 @@ std::vector<LayerPlan> Strategy::plan(int64_t layers) const {
   for (const Segment& s : segments) {
     taken = s.layers.value_or(0) > layers ? layers + 1 : taken + s.layers.value_or(0);
     if (taken > layers) {
-      throw Error(fmt::format("strategy '{}' takes more layers than the model's {} ({} and the head)",
-                              to_string(*this), layers, layers - 1));
+      throw Error(fmt::format(
+          "strategy '{}' takes more layers than the model's {} ({} and the head): lower the numbers after *",
+          to_string(*this), layers, layers - 1));
     }
     shares += s.layers ? 0 : 1;
     streams = streams || s.stream;

@@ -78,6 +78,11 @@ void warn_without_vocabulary(const MappedFile& vocabulary, int64_t n_vocab) {
 }
 
 void convert_checkpoint(const Checkpoint& checkpoint, const Options& options) {
+  if (options.strategy == "auto") {
+    throw UsageError(
+        "a file is laid out for one strategy, so --strategy cannot be auto: name one, such as the one that "
+        "--info MODEL --memory auto tells, or leave it out");
+  }
   ProgressLine progress;
   ConvertOptions convert;
   convert.strategy = options.strategy;
@@ -216,7 +221,8 @@ void run(const Options& options) {
 // A number alone would be bytes, which nobody means.
 CLI::Validator memory_size() {
   const std::map<std::string, double> units = {{"kB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
-                                               {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}};
+                                               {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30},
+                                               {"K", 1e3},      {"M", 1e6},      {"G", 1e9}};
   using Unit = CLI::AsNumberWithUnit;
   return Unit(units, static_cast<Unit::Options>(Unit::CASE_INSENSITIVE | Unit::UNIT_REQUIRED), "SIZE");
 }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "apps/common/chat_loop.h"
+#include "apps/common/history.h"
 #include "apps/common/progress.h"
 #include "apps/common/terminal.h"
 #include "apps/common/word_wrap.h"
@@ -197,12 +198,14 @@ void ChatLoop::reset(const std::string&) {
   notice("Back to the start.");
 }
 
-void ChatLoop::save(const std::string& path) {
+void ChatLoop::save(const std::string& file) {
+  const std::string path = in_home(file);
   conversation_->save(path);
   notice(fmt::format("Saved to {}.", printable(path, path.size())));
 }
 
-void ChatLoop::load(const std::string& path) {
+void ChatLoop::load(const std::string& file) {
+  const std::string path = in_home(file);
   std::string note;
   Session session = load_session(path, executor_->shared_model(), &note);
   const std::string &held = read_notes(session).form, &form = conversation_->options().form.name;

@@ -83,4 +83,10 @@ std::string user_path(const char* variable, const std::string& otherwise, const 
   return (fs::path(home) / otherwise / "rwkv" / name).string();
 }
 
+std::string in_home(const std::string& path) {
+  const char* home = std::getenv("HOME");
+  const bool named = path.starts_with("~/") && home != nullptr && *home != '\0';
+  return named ? (fs::path(home) / path.substr(2)).string() : path;
+}
+
 }  // namespace rwkv::apps

@@ -65,6 +65,8 @@ bool is_zip(std::span<const std::byte> file) {
          starts_with(file, "PK\x06\x06");
 }
 
+bool is_checkpoint(std::span<const std::byte> file) { return is_zip(file) || is_legacy_checkpoint(file); }
+
 Checkpoint Checkpoint::open(const std::string& path, const CheckpointOptions& options) {
   Checkpoint checkpoint;
   checkpoint.file_ = MappedFile::open(path);
@@ -163,11 +165,11 @@ void Checkpoint::check_record(size_t index, const std::function<void(uint64_t)>&
     if (progress) progress(done + block.size());
   }
   if (crc != record.crc) {
-    throw Error(fmt::format("{}: record '{}' is damaged: its checksum is {:08x}, but {:08x} is stored; {}",
-                            file_.path(), printable(record.name), crc, record.crc,
-                            record.crc == 0
-                                ? "if the file was saved without checksums, --no-crc reads it"
-                                : "copy or download the file again (--no-crc reads it as it is)"));
+    throw Error(fmt::format(
+        "{}: record '{}' is damaged: its checksum is {:08x}, but {:08x} is stored; {}", file_.path(),
+        printable(record.name), crc, record.crc,
+        record.crc == 0 ? "if the file was saved without checksums, rwkv-convert --no-crc reads it"
+                        : "copy or download the file again (rwkv-convert --no-crc reads it as it is)"));
   }
   checked_[index] = true;
 }

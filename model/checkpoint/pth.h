@@ -25,6 +25,9 @@ namespace rwkv {
 /// Whether the file begins as the archives of torch.save do.
 bool is_zip(std::span<const std::byte> file);
 
+/// Whether it begins as one of them, or as a file of PyTorch before 1.6.
+bool is_checkpoint(std::span<const std::byte> file);
+
 struct CheckpointOptions {
   bool check_crc = true;
 };

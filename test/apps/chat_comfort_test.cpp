@@ -227,6 +227,17 @@ TEST_CASE("a conversation in another template is not loaded") {
   CHECK(chat.say("/load " + (files / "qa")).starts_with("error: "));
 }
 
+TEST_CASE("a tilde names the home in /save and /load") {
+  TemporaryDirectory files;
+  Chat chat({}, at_home(files));
+  chat.say(sum);
+  CHECK(chat.say("/save ~/talk.state") == "Saved to " + (files / "talk.state") + ".\r\n\r\n");
+  chat.say("/reset");
+  CHECK(chat.say("/load ~/talk.state").starts_with("Loaded a conversation of "));
+  CHECK(chat.say("/history") == listed({{sum, seven}}));
+  CHECK(chat.say("/load ~nobody/talk.state").starts_with("error: ~nobody/talk.state: "));
+}
+
 TEST_CASE("lines are kept from one run to the next") {
   TemporaryDirectory files;
   for (int run = 0; run < 2; run++) {

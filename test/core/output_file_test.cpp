@@ -134,8 +134,7 @@ TEST_CASE_FIXTURE(Fixture, "output file: only regular files are replaced") {
   CHECK(refusal(path) == path + ": is a directory; give the name of a file to write");
   path = directory / "pipe";
   REQUIRE(mkfifo(path.c_str(), 0600) == 0);
-  std::string ending =
-      ": is a pipe, device or socket, where no model can be written; give the name of a file";
+  std::string ending = ": is a pipe, device or socket, not a file to replace; give the name of a file";
   CHECK(refusal(path) == path + ending);
   CHECK(refusal("/dev/full") == "/dev/full" + ending);
   CHECK(refusal("").ends_with(": is not the name of a file; give one to write to"));

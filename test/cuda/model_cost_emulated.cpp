@@ -264,7 +264,11 @@ TEST_CASE_FIXTURE(Fixture, "auto: everything on the device when it fits, else wh
     return to_string(chosen);
   };
   const Rates fast_link = {1e12, 5e11, 2e10}, slow_link = {1e12, 1e9, 2e10};
-  CHECK(choose(64 << 20, 0, fast_link) == "cpu fp16");
+  CHECK(choose(64 << 20, 0, fast_link) == "cpu fp16i8");
+  CHECK(choose(64 << 20, 0, fast_link, "cpu bf16") == "cpu bf16i8");
+  CHECK(choose(1000, 1, fast_link) == "cpu fp16i8");
+  const Rates slow_device = {1e8, 5e11, 2e10};
+  CHECK(choose(64 << 20, 1, slow_device) == "cpu fp16i8");
   CHECK(choose(64 << 20, 1, fast_link) == "cuda fp16i8");
   CHECK(choose(64 << 20, 2, fast_link).find(" -> cuda:1 fp16i8") != std::string::npos);
   size_t too_small = needed("cuda fp16i8") - 100000;

@@ -99,6 +99,35 @@ TEST_CASE("planned device: what fits is found for any size, and is said in one l
         shortage);
 }
 
+TEST_CASE("planned device: where streaming does not fit, int8 or layers on the CPU are proposed") {
+  struct Case {
+    const char* strategy;
+    uint64_t free;
+    const char* beginning;
+    const char* end;
+  };
+  for (const Case& c :
+       {Case{"cuda fp16", 250'000'000, "cuda fp16 *", "+"},
+        {"cuda fp16", 100'000'000, "cuda fp16i8 *", "+"},
+        {"cuda fp16", 80'000'000, "cuda fp16 *", " -> cpu fp16"},
+        {"cuda fp16 *3+", 80'000'000, "cuda fp16 *", " -> cpu fp16"},
+        {"cuda bf16i8", 80'000'000, "cuda bf16i8 *", " -> cpu bf16i8"},
+        {"cuda fp32 *5 -> cuda fp16", 120'000'000, "cuda fp32i8 *5 -> cuda fp16i8 *", " -> cpu fp16i8"},
+        {"cuda fp16 *13", 80'000'000, "cuda fp16 *", " -> cpu fp16"}}) {
+    CAPTURE(c.strategy);
+    CAPTURE(c.free);
+    Machine devices = with(plan_cuda_device(0, c.free));
+    const std::string shortage = memory_shortage(config, Strategy::parse(c.strategy), 256, devices);
+    CAPTURE(shortage);
+    const size_t at = shortage.find("; fits with: ");
+    REQUIRE(at != std::string::npos);
+    const std::string proposed = shortage.substr(at + 13);
+    CHECK(proposed.starts_with(c.beginning));
+    CHECK(proposed.ends_with(c.end));
+    CHECK(memory_shortage(config, Strategy::parse(proposed), 256, devices).empty());
+  }
+}
+
 TEST_CASE("planned device: it gives no memory") {
   auto device = plan_cuda_device(3, 1000);
   CHECK(device->id() == 4);

@@ -115,6 +115,7 @@ TEST_CASE_FIXTURE(Fixture, "session: one of another version or shape is refused,
                               std::to_string(shape.layers) + " layers, " +
                               std::to_string(shape.embd / shape.head) + " heads of size " +
                               std::to_string(shape.head) + ", n_embd " + std::to_string(shape.embd)));
+    CHECK(contains(error, "the file, of model.pth, has 2 layers"));
   }
   CHECK(contains(refusal(model({.vocab = 21}), path), "the state of another model"));  // by its logits
   CHECK(contains(refusal(model({.version = Version::v6}), path), "a session of RWKV-7, the model is RWKV-6"));
@@ -209,6 +210,10 @@ TEST_CASE_FIXTURE(Fixture, "session: files of other kinds are told apart") {
   CHECK(contains(refusal(loaded, path), "written in format 2, this program reads format 1"));
   write_file(path, "");
   CHECK(!refusal(loaded, path).empty());
+  write_file(path, "What was said yesterday.\n");
+  CHECK(refusal(loaded, path)
+            .starts_with("no state and no conversation, but a text file, not a PyTorch checkpoint (it begins "
+                         "'What was said"));
   CHECK(contains(refusal(loaded, directory / "none"), "cannot open the file"));
 }
 

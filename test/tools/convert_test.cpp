@@ -124,6 +124,7 @@ TEST_CASE("rwkv-convert --memory: what a strategy takes of a device that is not 
         {"\ncuda:63 ", " unknown\n", "This program sees no cuda:63: --device-memory 8GB plans for one"});
     check_parts(printed({"--info", model, "--memory", "cuda:63 fp16", "--device-memory", "1GiB"}),
                 {"1.07 GB\n"});
+    check_parts(printed({"--info", model, "--memory", "cuda fp16", "--device-memory", "3g"}), {"3.00 GB\n"});
     CHECK(is_error(convert({"--info", model, "--memory", "gpu fp16"}), 1));
   }
   check_parts(printed({"--info", demo_file(), "--memory", "cpu fp32"}),
@@ -176,6 +177,7 @@ TEST_CASE("rwkv-convert: options that do not go together are status 2") {
            {"--export", "--verify", "x"},
            {"--verify", "x", "--model", "y"},
            {demo_path("guide-2.5m.pth"), "o", "--model", "m"},
+           {demo_path("guide-2.5m.pth"), "o", "--strategy", "auto"},
            {data_path("reference/states/v7.pth"), "o", "--model", "m"},
            {data_path("reference/lists/v4.pth"), "o"},
            {data_path("reference/lists/v4.pth"), "o", "--strategy", "cpu fp32"}}) {

@@ -110,7 +110,7 @@ TEST_CASE("what is no plain state dict is refused by name") {
       {"training_arguments.pth", "torch.save(torch.load(FILE)['state_dict'], NEW_FILE)"},
       {"torchscript.pth", "a TorchScript archive"},
       {"skipped_data.pth", "record 'skipped_data/data/0' is damaged"},
-      {"no_checksums.pth", "if the file was saved without checksums, --no-crc reads it"},
+      {"no_checksums.pth", "if the file was saved without checksums, rwkv-convert --no-crc reads it"},
   };
   for (const auto& [file, message] : cases) {
     std::string path = fixture(file);
