@@ -76,8 +76,8 @@ class ChatLoop {
   void list_branches(const std::string&);
   void set(const std::string& name_and_value);
   void reset(const std::string&);
-  void save(const std::string& path);
-  void load(const std::string& path);
+  void save(const std::string& file);
+  void load(const std::string& file);
   void show_stats(const std::string&);
   void help(const std::string&);
   void exit(const std::string&);
