@@ -59,6 +59,20 @@ Strategy ending_on_cpu(const Config& config, Strategy s) {
   return s;
 }
 
+// What fits where streaming alone is not enough: with int8 weights, or the last layers on the CPU, or both.
+Strategy nearest_fitting(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
+  Strategy in_int8 = strategy;
+  for (Segment& s : in_int8.segments)
+    if (s.quantization == Quantization::none) s.quantization = Quantization::int8;
+  for (const Strategy& s :
+       {strategy, in_int8, ending_on_cpu(config, strategy), ending_on_cpu(config, in_int8)}) {
+    Strategy fitting = fitting_strategy(config, s, chunk, devices);
+    if (std::ranges::any_of(fitting.segments, [](const Segment& f) { return f.device != DeviceKind::cpu; }))
+      return fitting;
+  }
+  return {};
+}
+
 std::string size_text(uint64_t bytes) {
   auto value = static_cast<double>(bytes);
   return value < 1e9 ? fmt::format("{:.1f} MB", value / 1e6) : fmt::format("{:.2f} GB", value / 1e9);
@@ -120,24 +134,6 @@ Strategy fitting_strategy(const Config& config, const Strategy& strategy, int64_
   }
   return {};
 }
-
-namespace {
-
-// What fits where streaming alone is not enough: with int8 weights, or the last layers on the CPU, or both.
-Strategy nearest_fitting(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
-  Strategy in_int8 = strategy;
-  for (Segment& s : in_int8.segments)
-    if (s.quantization == Quantization::none) s.quantization = Quantization::int8;
-  for (const Strategy& s :
-       {strategy, in_int8, ending_on_cpu(config, strategy), ending_on_cpu(config, in_int8)}) {
-    Strategy fitting = fitting_strategy(config, s, chunk, devices);
-    if (std::ranges::any_of(fitting.segments, [](const Segment& f) { return f.device != DeviceKind::cpu; }))
-      return fitting;
-  }
-  return {};
-}
-
-}  // namespace
 
 std::string memory_shortage(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
   for (const DeviceMemory& m : memory_plan(config, strategy.plan(config.layers()), chunk, devices)) {

@@ -55,6 +55,15 @@ void check_fits(const StateFile& state, const Config& c, const std::string& path
                   state.heads, state.head_size));
 }
 
+StateFile read_any_state(const std::string& path, const Config& config) {
+  MappedFile mapped = MappedFile::open(path);
+  if (is_tensor_file(mapped.bytes())) return read_state_file(mapped);
+  if (!is_checkpoint(mapped.bytes()))
+    throw Error(
+        fmt::format("{}: no state and no conversation, but {}", path, describe_foreign_file(mapped.bytes())));
+  return read_state_checkpoint(Checkpoint::open(path), &config);
+}
+
 // What a person should know of a trained initial state.
 std::string initial_note(const std::string& source, const Config& config) {
   int named = version_in_name(source), actual = name_of(config.version)[0] - '0';
@@ -190,19 +199,6 @@ void save_session(const std::string& path, const Session& session) {
   file.notes = session.notes;
   write_state_file(path, file);
 }
-
-namespace {
-
-StateFile read_any_state(const std::string& path, const Config& config) {
-  MappedFile mapped = MappedFile::open(path);
-  if (is_tensor_file(mapped.bytes())) return read_state_file(mapped);
-  if (!is_checkpoint(mapped.bytes()))
-    throw Error(
-        fmt::format("{}: no state and no conversation, but {}", path, describe_foreign_file(mapped.bytes())));
-  return read_state_checkpoint(Checkpoint::open(path), &config);
-}
-
-}  // namespace
 
 Session load_session(const std::string& path, const std::shared_ptr<const Model>& model, std::string* note) {
   StateFile file = read_any_state(path, model->config());

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -85,8 +86,8 @@ std::string user_path(const char* variable, const std::string& otherwise, const 
 
 std::string in_home(const std::string& path) {
   const char* home = std::getenv("HOME");
-  const bool named = path.starts_with("~/") && home != nullptr && *home != '\0';
-  return named ? (fs::path(home) / path.substr(2)).string() : path;
+  const bool named = (path == "~" || path.starts_with("~/")) && home != nullptr && *home != '\0';
+  return named ? (fs::path(home) / path.substr(std::min<size_t>(path.size(), 2))).string() : path;
 }
 
 }  // namespace rwkv::apps

@@ -20,7 +20,7 @@ void append_history(const std::string& path, const std::string& line);
 /// it, `otherwise` in HOME; "" without either.
 std::string user_path(const char* variable, const std::string& otherwise, const std::string& name);
 
-/// A path that begins with ~/ in HOME, as a shell would take it; any other as it is.
+/// A path that is ~ or begins with ~/ in HOME, as a shell would take it; any other as it is.
 std::string in_home(const std::string& path);
 
 }  // namespace rwkv::apps

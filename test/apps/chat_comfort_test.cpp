@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <csignal>
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -235,6 +236,12 @@ TEST_CASE("a tilde names the home in /save and /load") {
   chat.say("/reset");
   CHECK(chat.say("/load ~/talk.state").starts_with("Loaded a conversation of "));
   CHECK(chat.say("/history") == listed({{sum, seven}}));
+  for (const char* folder : {"~", "~/"}) {
+    CAPTURE(folder);
+    CHECK(
+        chat.say(std::string("/save ") + folder).starts_with("error: " + (files / "") + ": is not the name"));
+    CHECK(!std::filesystem::exists(folder));
+  }
   CHECK(chat.say("/load ~nobody/talk.state").starts_with("error: ~nobody/talk.state: "));
 }
 
