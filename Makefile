@@ -172,7 +172,7 @@ bench-peers: $(if $(PEERS),all)
 mutation-test:
 	@CXX='$(CXX)' tools/mutation-test $(ARGS)
 
-demo-eval: all
+demo-eval: all $(BUILD)/apps/chat-emulated
 	@tools/demo/evaluate $(BUILD) $(ARGS)
 
 demo-train:

@@ -178,7 +178,8 @@ std::string template_table() {
 void talk(ChatLoop& loop, const Options& options, bool dialogue) {
   catch_interrupts(dialogue ? SecondInterrupt::ignored : SecondInterrupt::ends);
   std::string history = options.no_history ? "" : user_path("XDG_STATE_HOME", ".local/state", "chat-history");
-  auto lines = dialogue ? make_terminal_reader({wants_colour(), history}) : make_pipe_reader();
+  auto lines = dialogue ? make_terminal_reader({wants_colour(), history, ChatLoop::completions()})
+                        : make_pipe_reader();
   int64_t failures = loop.run(*lines);
   if (failures > 0 && !dialogue) throw Error(fmt::format("standard input: {} of the lines failed", failures));
 }
@@ -244,7 +245,7 @@ void define_beginning(CLI::App& app, Options& options) {
 void define_sampling(CLI::App& app, Options& options) {
   const std::string default_of_template = " (default: the template's)";
   app.add_option("--temperature", options.temperature, "0 draws the likeliest token" + default_of_template)
-      ->check(finite_range(0, 100));
+      ->check(finite_range(0, max_temperature));
   app.add_option(
          "--top-p", options.top_p,
          "Draw among the likeliest tokens that have this share (default: the template's; 0.2 with --state)")

@@ -12,7 +12,7 @@ namespace {
 const char* advice(cudaError_t error) {
   switch (error) {
     case cudaErrorInsufficientDriver:
-      return "install the NVIDIA driver, or a newer one";
+      return "if there is an NVIDIA GPU, install its driver, or a newer one";
     case cudaErrorNoDevice:
       return "see what nvidia-smi and CUDA_VISIBLE_DEVICES say, or use a cpu strategy";
     case cudaErrorMemoryAllocation:

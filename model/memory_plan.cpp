@@ -59,18 +59,37 @@ Strategy ending_on_cpu(const Config& config, Strategy s) {
   return s;
 }
 
-// What fits where streaming alone is not enough: with int8 weights, or the last layers on the CPU, or both.
-Strategy nearest_fitting(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
-  Strategy in_int8 = strategy;
-  for (Segment& s : in_int8.segments)
+bool uses_device(const Strategy& strategy) {
+  return std::ranges::any_of(strategy.segments, [](const Segment& s) { return s.device != DeviceKind::cpu; });
+}
+
+// "'cuda fp16i8 *20+' (weights in int8, layers streamed)"
+std::string explained(const Strategy& fitting, bool in_int8) {
+  const bool streams = std::ranges::any_of(fitting.segments, &Segment::stream);
+  const bool on_cpu = fitting.segments.back().device == DeviceKind::cpu;
+  std::string what = in_int8 ? "weights in int8" : "";
+  if (streams || on_cpu)
+    what += fmt::format("{}{}", what.empty() ? "" : ", ", streams ? "layers streamed" : "layers on the CPU");
+  return fmt::format("'{}'{}", to_string(fitting), what.empty() ? "" : fmt::format(" ({})", what));
+}
+
+// What fits in place of the strategy, in its precision where possible, otherwise in int8: with streamed
+// layers, and with the last ones on the CPU. "" when nothing does.
+std::string proposals(const Config& config, const Strategy& strategy, int64_t chunk, Devices devices) {
+  Strategy int8 = strategy;
+  for (Segment& s : int8.segments)
     if (s.quantization == Quantization::none) s.quantization = Quantization::int8;
-  for (const Strategy& s :
-       {strategy, in_int8, ending_on_cpu(config, strategy), ending_on_cpu(config, in_int8)}) {
-    Strategy fitting = fitting_strategy(config, s, chunk, devices);
-    if (std::ranges::any_of(fitting.segments, [](const Segment& f) { return f.device != DeviceKind::cpu; }))
-      return fitting;
-  }
-  return {};
+  auto first_fitting = [&](const Strategy& as_it_is, const Strategy& in_int8) -> std::string {
+    for (const Strategy* s : {&as_it_is, &in_int8}) {
+      Strategy fitting = fitting_strategy(config, *s, chunk, devices);
+      if (uses_device(fitting)) return explained(fitting, s == &in_int8);
+    }
+    return "";
+  };
+  std::string streamed = first_fitting(strategy, int8);
+  std::string split = first_fitting(ending_on_cpu(config, strategy), ending_on_cpu(config, int8));
+  if (streamed.empty() || streamed == split) return split;
+  return split.empty() ? streamed : fmt::format("{}, or {}", streamed, split);
 }
 
 std::string size_text(uint64_t bytes) {
@@ -139,14 +158,13 @@ std::string memory_shortage(const Config& config, const Strategy& strategy, int6
   for (const DeviceMemory& m : memory_plan(config, strategy.plan(config.layers()), chunk, devices)) {
     uint64_t free = m.device->free_memory();
     if (m.device->id() == 0 || m.total() <= free) continue;
-    Strategy fitting = nearest_fitting(config, strategy, chunk, devices);
+    const std::string proposed = proposals(config, strategy, chunk, devices);
     return fmt::format(
         "strategy '{}': {} has {} free, but {} are needed (weights {}, slots {}, state {}, activations "
         "{}); {}",
         to_string(strategy), m.device->description(), size_text(free), size_text(m.total()),
         size_text(m.weights), size_text(m.slots), size_text(m.state), size_text(m.activations),
-        fitting.segments.empty() ? "nothing fits: use a cpu strategy"
-                                 : fmt::format("fits with: {}", to_string(fitting)));
+        proposed.empty() ? "nothing fits: use a cpu strategy" : fmt::format("fits with: {}", proposed));
   }
   return "";
 }

@@ -32,7 +32,8 @@ std::vector<DeviceMemory> memory_plan(const Config& config, const std::vector<La
                                       std::span<const std::unique_ptr<Device>> devices);
 
 /// "" when every CUDA device has as much memory free as the strategy needs; else one line with the numbers
-/// and a strategy that fits, if there is one.
+/// and what fits, if anything does: with streamed layers and with layers on the CPU, in the same precision or
+/// int8, each with Device::spare_memory() left.
 std::string memory_shortage(const Config& config, const Strategy& strategy, int64_t chunk,
                             std::span<const std::unique_ptr<Device>> devices);
 /// Throws it as Error.

@@ -7,6 +7,7 @@
 
 #include "apps/common/model_option.h"
 #include "apps/common/progress.h"
+#include "core/error.h"
 #include "cpu/cpu.h"
 #include "cuda/cuda.h"
 #include "model/auto_strategy.h"
@@ -88,7 +89,8 @@ void print_source(const MemoryQuestion& question, const Strategy& strategy, cons
       fmt::format("rwkv-convert --strategy '{}' makes a file that is used in place", to_string(strategy));
   if (question.stored.empty()) {
     fmt::print(
-        "A .pth is converted into host memory at each start and stays there, {} whatever the devices; {}.\n",
+        "A .pth is converted into host memory at each start and stays there, all {} of weights, whatever the "
+        "devices; {}.\n",
         human_bytes(weights.all), advice);
   } else if (weights.converted > 0) {
     fmt::print("Of the host's weights {} are converted at each start; {}.\n", human_bytes(weights.converted),
@@ -98,33 +100,47 @@ void print_source(const MemoryQuestion& question, const Strategy& strategy, cons
   }
 }
 
-// What a converted .pth takes of the host beside the weights that are used in it.
-uint64_t bytes_beside(const MemoryQuestion& question, const WeightBytes& weights,
-                      const std::vector<DeviceMemory>& memory) {
-  if (!question.stored.empty()) return 0;
-  uint64_t in_place = 0;
-  for (const DeviceMemory& m : memory) in_place += m.device->id() == 0 ? m.weights : 0;
-  return weights.all - std::min(in_place, weights.all);
+// A .pth is converted into the host's memory whole, wherever its layers run: that of the streamed ones, too,
+// is there already.
+void keep_on_host(std::vector<DeviceMemory>& memory, uint64_t all_weights) {
+  for (DeviceMemory& m : memory) {
+    if (m.device->id() == 0) m.weights = std::max(m.weights + m.streamed, all_weights) - m.streamed;
+  }
 }
 
+// "", or what a strategy that fits leaves of a device, when `auto` would leave more.
+std::string tight_text(const DeviceMemory& m) {
+  const uint64_t free = m.device->free_memory(), spare = m.device->spare_memory(free);
+  if (m.device->id() == 0 || free - m.total() >= spare) return "";
+  return fmt::format(
+      "It leaves {} of cuda:{} free; auto, and what is proposed where something does not fit, leave {} to "
+      "the "
+      "driver and other programs.\n",
+      human_bytes(free - m.total()), m.device->id() - 1, human_bytes(spare));
+}
+
+// Throws Error when something does not fit, so that a script can ask, too.
 void print_verdict(const MemoryQuestion& question, const Strategy& strategy,
-                   const std::vector<DeviceMemory>& memory, const Devices& devices, uint64_t beside) {
-  std::string shortage = memory_shortage(question.config, strategy, chunk(), devices);
-  if (!shortage.empty()) fmt::print("Does not fit: {}\n", shortage);
+                   const std::vector<DeviceMemory>& memory, const Devices& devices) {
   bool known = true;
+  std::string tight;
   for (const DeviceMemory& m : memory) {
-    uint64_t free = m.device->free_memory();
+    const uint64_t free = m.device->free_memory();
     if (free == unknown) {
       known = false;
       fmt::print("This program sees no cuda:{}: --device-memory 8GB plans for one with so much free.\n",
                  m.device->id() - 1);
+    } else if (m.total() <= free) {
+      tight += tight_text(m);
+    } else if (m.device->id() == 0) {
+      throw Error(
+          fmt::format("strategy '{}': the host has {} free, but {} are needed; choose a smaller precision{}",
+                      to_string(strategy), human_bytes(free), human_bytes(m.total()),
+                      question.stored.empty() ? ", or convert the .pth" : ""));
     }
-    if (m.device->id() != 0 || m.total() + beside <= free) continue;
-    shortage = "host";
-    fmt::print("Does not fit: the host has {} free, but {} are needed; choose a smaller precision{}\n",
-               human_bytes(free), human_bytes(m.total() + beside), beside > 0 ? ", or convert the .pth" : "");
   }
-  if (known && shortage.empty()) fmt::print("It fits.\n");
+  check_device_memory(question.config, strategy, chunk(), devices);
+  if (known) fmt::print("It fits.\n{}", tight);
 }
 
 }  // namespace
@@ -150,15 +166,16 @@ void print_memory(const MemoryQuestion& question) {
   Devices devices = devices_of(strategy, question.device_memory);
   std::vector<DeviceMemory> memory = memory_plan(question.config, plan, chunk(), devices);
   std::ranges::sort(memory, {}, [](const DeviceMemory& m) { return m.device->id(); });
+  const WeightBytes weights = weight_bytes(question, plan);
+  if (question.stored.empty()) keep_on_host(memory, weights.all);
   fmt::print("\nmemory that '{}' takes{}, with prompts in chunks of {} tokens\n\n", to_string(strategy),
              chosen, chunk());
   fmt::print("{:<8} {:>11} {:>11} {:>11} {:>11} {:>11} {:>11} {:>11}\n", "device", "total", "weights",
              "streamed", "slots", "state", "activations", "free");
   for (const DeviceMemory& m : memory) print_device(m);
   fmt::print("\n");
-  const WeightBytes weights = weight_bytes(question, plan);
   print_source(question, strategy, weights);
-  print_verdict(question, strategy, memory, devices, bytes_beside(question, weights, memory));
+  print_verdict(question, strategy, memory, devices);
 }
 
 }  // namespace rwkv::apps

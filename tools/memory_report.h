@@ -12,7 +12,8 @@
 
 namespace rwkv::apps {
 
-/// A table of the usual strategies: one conversation, prompts in chunks of the programs' default length.
+/// A table of the usual strategies for a converted model: one conversation, prompts in chunks of the
+/// programs' default length.
 void print_usual_strategies(const Config& config);
 
 struct MemoryQuestion {
@@ -23,8 +24,8 @@ struct MemoryQuestion {
   std::vector<StoredForm> stored;         ///< of the file's tensors; empty for a .pth
 };
 
-/// What one strategy takes of each device, beside what is free, and what fits if that does not. Throws Error
-/// for what is no strategy.
+/// What one strategy takes of each device, beside what is free. Throws Error, with what fits instead, when
+/// that does not, and for what is no strategy.
 void print_memory(const MemoryQuestion& question);
 
 }  // namespace rwkv::apps

@@ -255,11 +255,12 @@ void define_options(CLI::App& app, Options& options) {
           ->check(not_empty());
   app.add_flag("--no-statistics", options.no_statistics, "--info without reading the tensors' values")
       ->needs(info);
-  auto* memory = app.add_option("--memory", options.info.memory,
-                                "--info of the needs of this strategy, or of what auto would choose: of each "
-                                "device, beside what is free")
-                     ->check(not_empty())
-                     ->needs(info);
+  auto* memory =
+      app.add_option("--memory", options.info.memory,
+                     "--info of the needs of this strategy, or of what auto would choose: of each "
+                     "device, beside what is free; fails, with what fits instead, when that is less")
+          ->check(not_empty())
+          ->needs(info);
   app.add_option("--device-memory", options.device_memory,
                  "--memory for CUDA devices with so much free, such as 7.5GB or 7900MiB, be they here or not")
       ->type_name("SIZE")

@@ -68,6 +68,17 @@ std::span<const ChatLoop::Command> ChatLoop::commands() {
   return table;
 }
 
+std::vector<std::string> ChatLoop::completions() {
+  std::vector<std::string> beginnings;
+  for (const auto table : {commands(), plus_commands()}) {
+    for (const Command& c : table) {
+      beginnings.push_back(fmt::format("{}{}", c.name, c.argument.empty() ? "" : " "));
+    }
+  }
+  for (std::string_view name : setting_names()) beginnings.push_back(fmt::format("/set {} ", name));
+  return beginnings;
+}
+
 // What begins with a slash is never a message.
 void ChatLoop::slash_command(const std::string& line) {
   size_t end = std::min(line.find_first_of(" \t\n"), line.size());

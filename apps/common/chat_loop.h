@@ -41,6 +41,9 @@ class ChatLoop {
   /// Lines until the end or /exit. Errors are shown, and the next line is read. Returns their number.
   int64_t run(LineReader& lines);
 
+  /// The commands, as the beginnings of lines, for LineReader.
+  static std::vector<std::string> completions();
+
  private:
   using Clock = std::chrono::steady_clock;
 

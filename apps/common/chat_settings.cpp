@@ -100,6 +100,12 @@ std::string list_settings(const ChatSettings& settings) {
   return text;
 }
 
+std::vector<std::string_view> setting_names() {
+  std::vector<std::string_view> names;
+  for (const Setting& s : all_settings()) names.push_back(s.name);
+  return names;
+}
+
 bool is_setting(std::string_view name) { return find_setting(name) != nullptr; }
 
 void change_setting(ChatSettings& settings, std::string_view name, std::string_view value) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "model/text/prompt_template.h"
 #include "model/text/sampler.h"
@@ -22,6 +23,7 @@ struct ChatSettings {
 std::string list_settings(const ChatSettings& settings);
 
 bool is_setting(std::string_view name);
+std::vector<std::string_view> setting_names();
 
 /// Throws Error for an unknown name and for a value out of range; then nothing changes.
 void change_setting(ChatSettings& settings, std::string_view name, std::string_view value);

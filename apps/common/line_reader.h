@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace rwkv::apps {
 
@@ -34,6 +35,7 @@ std::unique_ptr<LineReader> make_pipe_reader();
 struct TerminalOptions {
   bool colour = false;       ///< prompts are bold
   std::string history = {};  ///< file that keeps the lines typed; "": they are forgotten in the end
+  std::vector<std::string> completions = {};  ///< beginnings of lines that Tab completes
 };
 
 /// Lines typed on a terminal, which must be both standard input and output. Text that is pasted keeps its

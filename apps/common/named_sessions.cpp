@@ -17,6 +17,8 @@
 #include "apps/common/history.h"
 #include "apps/common/progress.h"
 #include "core/error.h"
+#include "core/mapped_file.h"
+#include "model/state_file.h"
 
 namespace rwkv::apps {
 namespace {
@@ -28,6 +30,16 @@ fs::path folder() {
   std::string path = user_path("XDG_DATA_HOME", ".local/share", "sessions");
   if (path.empty()) throw Error("there is no place for sessions: set HOME or XDG_DATA_HOME");
   return path;
+}
+
+// The checkpoint that a session was held with.
+std::string model_of(const fs::path& path) {
+  try {
+    const StateFile state = read_state_file(MappedFile::open(path.string()));
+    return state.source.empty() ? "an unnamed model" : printable(state.source);
+  } catch (const Error&) {
+    return "cannot be read";
+  }
 }
 
 }  // namespace
@@ -73,8 +85,8 @@ std::string list_sessions() {
     if (stat(entry.path().c_str(), &status) != 0) continue;
     std::tm when = {};
     localtime_r(&status.st_mtime, &when);
-    text += fmt::format("{:20} {:%Y-%m-%d %H:%M}  {}\n", printable(entry.path().stem().string()), when,
-                        human_bytes(static_cast<uint64_t>(status.st_size)));
+    text += fmt::format("{:20} {:%Y-%m-%d %H:%M}  {:>8}  {}\n", printable(entry.path().stem().string()), when,
+                        human_bytes(static_cast<uint64_t>(status.st_size)), model_of(entry.path()));
   }
   return text.empty() ? "there are no sessions yet: chat --session NAME begins one\n" : text;
 }

@@ -13,7 +13,8 @@ std::string session_path(const std::string& name);
 /// system has no locks, nothing does. Throws Error when another one has it.
 void lock_session(const std::string& path);
 
-/// One line for each session: its name, when it was last written, its size. Throws Error.
+/// One line for each session: its name, when it was last written, its size, the checkpoint of its model.
+/// Throws Error.
 std::string list_sessions();
 
 }  // namespace rwkv::apps

@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <histedit.h>
 #include <termios.h>
 #include <unistd.h>
@@ -10,7 +11,9 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "apps/common/history.h"
 #include "apps/common/interrupt.h"
@@ -100,6 +103,8 @@ class TerminalReader final : public LineReader {
     el_set(editor_, EL_EDITOR, "emacs");
     el_set(editor_, EL_HIST, history, history_);
     el_set(editor_, EL_GETCFN, &TerminalReader::read_character);
+    el_set(editor_, EL_ADDFN, "complete-command", "Complete the command", &TerminalReader::complete);
+    el_set(editor_, EL_BIND, "^I", "complete-command", nullptr);
     el_source(editor_, nullptr);
     catch_ending_signals();
     set_handler(SIGWINCH, on_new_size);
@@ -157,6 +162,32 @@ class TerminalReader final : public LineReader {
   }
 
   static char* prompt_of(EditLine* editor) { return self(editor).prompt_.data(); }
+
+  // Adds what all completions of the line have in common; lists them when that is nothing.
+  static unsigned char complete(EditLine* editor, int /*key*/) {
+    const LineInfo* info = el_line(editor);
+    const std::string_view typed(info->buffer, static_cast<size_t>(info->cursor - info->buffer));
+    std::vector<std::string_view> fitting;
+    for (const std::string& c : self(editor).options_.completions) {
+      if (c.size() > typed.size() && c.starts_with(typed)) fitting.push_back(c);
+    }
+    if (typed.empty() || fitting.empty() || info->cursor != info->lastchar) return CC_ERROR;
+    const std::string added = common_beginning(fitting).substr(typed.size());
+    if (!added.empty()) return el_insertstr(editor, added.c_str()) == 0 ? CC_REFRESH : CC_ERROR;
+    std::string list = "\n";
+    for (std::string_view c : fitting) list += fmt::format("{}  ", c.substr(0, c.find_last_not_of(' ') + 1));
+    std::fputs((list + "\n").c_str(), stdout);
+    return CC_REDISPLAY;
+  }
+
+  static std::string common_beginning(const std::vector<std::string_view>& texts) {
+    std::string_view common = texts.front();
+    for (std::string_view text : texts) {
+      const auto [end, other] = std::ranges::mismatch(common, text);
+      common = common.substr(0, static_cast<size_t>(end - common.begin()));
+    }
+    return std::string(common);
+  }
 
   // As EL_GETCFN wants it: 1 and a character, 0 at the end, -1 with errno.
   static int read_character(EditLine* editor, wchar_t* character) {

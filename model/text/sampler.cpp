@@ -29,9 +29,7 @@ const cpu::Kernels& kernels() {
 
 void check_range(const char* name, double value, double low, double high) {
   if (value >= low && value <= high) return;  // false for NaN
-  throw Error(high < std::numeric_limits<float>::max()
-                  ? fmt::format("{} must be a number from {} to {}, not {}", name, low, high, value)
-                  : fmt::format("{} must be a finite number of at least {}, not {}", name, low, value));
+  throw Error(fmt::format("{} must be a number from {} to {}, not {}", name, low, high, value));
 }
 
 /// Throws for the first logit that no softmax can take.
@@ -152,8 +150,7 @@ void weigh(double temperature, float max, Distribution& result) {
 }  // namespace
 
 void check_options(const SamplerOptions& options) {
-  constexpr double most = std::numeric_limits<float>::max();
-  check_range("temperature", options.temperature, 0, most);
+  check_range("temperature", options.temperature, 0, max_temperature);
   check_range("top_p", options.top_p, 0, 1);
   check_range("presence_penalty", options.presence_penalty, -1000, 1000);
   check_range("frequency_penalty", options.frequency_penalty, -1000, 1000);

@@ -25,8 +25,11 @@
 
 namespace rwkv {
 
+/// Beyond this every token is about as likely as any other.
+constexpr float max_temperature = 100;
+
 struct SamplerOptions {
-  float temperature = 1.0f;          ///< at least 0; 0 is greedy
+  float temperature = 1.0f;          ///< 0 to max_temperature; 0 is greedy
   float top_p = 0.85f;               ///< 0 to 1
   int top_k = 0;                     ///< 0: no cut by rank
   float presence_penalty = 0;        ///< for every token in the table; -1000 to 1000

@@ -119,7 +119,9 @@ TEST_CASE("a session is saved at each reply, and goes on by its name") {
   chat.write("/exit" + enter);
   CHECK(chat.wait() == 0);
   Process list(Process::Kind::terminal, {program_path("apps/chat"), "--sessions"}, at_home(files));
-  CHECK(list.read_rest().starts_with("one "));
+  const std::string sessions = list.read_rest();
+  CHECK(sessions.starts_with("one "));
+  CHECK(sessions.ends_with("  guide-2.5m.pth\r\n"));
   Process again(Process::Kind::terminal, chat_command({"--session", "one"}), at_home(files));
   CHECK(again.read_until(bold_prompt).find("After 1 message;") != std::string::npos);
   for (const char* wrong : {"../x", "", ".", "a b", "a/b"}) {

@@ -98,6 +98,21 @@ TEST_CASE("commands on a terminal") {
   CHECK(chat.leave("/exit\r") == 0);
 }
 
+TEST_CASE("Tab completes commands and settings, and lists what a line may become") {
+  Chat chat;
+  CHECK(chat.say("/hi\t").ends_with("Nothing was said yet.\r\n\r\n"));
+  chat.write("/set t\t");
+  chat.read_until("\r\n/set temperature  /set top_p  /set top_k  /set think  /set timing  \r\n");
+  chat.read_until("/set t");
+  chat.write("e\t0.5" + enter);
+  CHECK(chat.read_until("\r\n\r\n").find("error") == std::string::npos);
+  chat.read_until(bold_prompt);
+  CHECK(chat.say("/set").find("temperature 0.5 ") != std::string::npos);
+  chat.say("/set temperature 0");
+  CHECK(chat.say("what is 3\t + 4?").ends_with(reply("3 + 4 = 7.")));  // no beginning of a command
+  CHECK(chat.leave(ctrl_d) == 0);
+}
+
 TEST_CASE("Ctrl-C at the prompt clears the line") {
   Chat chat;
   chat.write("what is 3");

@@ -91,7 +91,7 @@ TEST_CASE("faults: no driver, no device, no such device") {
   CHECK(cuda::device_count() == 0);
   CHECK(cuda::missing() ==
         "cuda: cannot find a device: CUDA driver version is insufficient for CUDA runtime version "
-        "(cudaErrorInsufficientDriver); install the NVIDIA driver, or a newer one");
+        "(cudaErrorInsufficientDriver); if there is an NVIDIA GPU, install its driver, or a newer one");
   CHECK(error_of([] { cuda::open(0); }) == cuda::missing());
   restart({.devices = 0});
   CHECK(cuda::device_count() == 0);

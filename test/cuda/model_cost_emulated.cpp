@@ -233,10 +233,10 @@ TEST_CASE_FIXTURE(Fixture,
     std::string error = error_of([&] { (void)load(strategy); });
     CHECK(emulator::counters().peak_device_bytes == 0);
     CAPTURE(error);
-    auto at = error.find("fits with: ");
+    auto at = error.find("fits with: '");
     REQUIRE(at != std::string::npos);
     CHECK(error.find("cuda:0") != std::string::npos);
-    std::string fitting = error.substr(at + 11);
+    std::string fitting = error.substr(at + 12, error.find('\'', at + 12) - at - 12);
     CHECK(fitting.find('+') != std::string::npos);
     { Executor executor(load(fitting), 256); }
     CHECK(emulator::live().total() == 0);

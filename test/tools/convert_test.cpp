@@ -113,12 +113,20 @@ TEST_CASE("rwkv-convert --memory: what a strategy takes of a device that is not 
                        "device total weights streamed slots state activations free", "\nhost ", "\ncuda:0 ",
                        " 1.00 GB\n", "It fits.\n"});
     CHECK(!contains(fits, "\ntensor"));
-    std::string tight = printed({"--info", model, "--memory", "cuda fp16", "--device-memory", "11500kB"});
-    check_parts(tight, {"Does not fit: strategy 'cuda fp16': cuda:0 has 11.5 MB free, but ",
-                        "fits with: cuda fp16 *"});
-    CHECK(!contains(tight, "It fits."));
-    check_parts(printed({"--info", model, "--memory", "cuda fp16", "--device-memory", "1.5kB"}),
-                {"nothing fits: use a cpu strategy"});
+    const auto refused = [&](const char* memory) {
+      const Result result = convert({"--info", model, "--memory", "cuda fp16", "--device-memory", memory});
+      CHECK(is_error(result, 1));
+      CHECK(contains(result.output, "\ncuda:0 "));
+      CHECK(!contains(result.output, "It fits."));
+      return result.errors;
+    };
+    check_parts(refused("11500kB"),
+                {"strategy 'cuda fp16': cuda:0 has 11.5 MB free, but ", "fits with: 'cuda fp16 *",
+                 "+' (layers streamed), or 'cuda fp16 *", " -> cpu fp16' (layers on the CPU)\n"});
+    check_parts(refused("1.5kB"), {"nothing fits: use a cpu strategy"});
+    check_parts(printed({"--info", model, "--memory", "cuda fp16", "--device-memory", "12.7MB"}),
+                {"It fits.\nIt leaves ", " of cuda:0 free; auto, and what is proposed ",
+                 ", leave 794 kB to the driver"});
     check_parts(
         printed({"--info", model, "--memory", "cuda:63 fp16 *2 -> cpu fp32"}),
         {"\ncuda:63 ", " unknown\n", "This program sees no cuda:63: --device-memory 8GB plans for one"});
@@ -131,8 +139,10 @@ TEST_CASE("rwkv-convert --memory: what a strategy takes of a device that is not 
               {"The host's weights are used in the file", "It fits.\n"});
   check_parts(printed({"--info", demo_file(), "--memory", "cpu bf16"}),
               {"Of the host's weights ", "are converted at"});
-  check_parts(printed({"--info", demo_path("guide-2.5m.pth"), "--memory", "cpu bf16"}),
-              {"A .pth is converted into host memory at each start and stays there, 5.1"});
+  check_parts(
+      printed({"--info", demo_path("guide-2.5m.pth"), "--memory", "cuda fp16", "--device-memory", "1GB"}),
+      {"\nhost 5.19 MB 5.19 MB - ",
+       "A .pth is converted into host memory at each start and stays there, all 5.19 MB of weights, "});
 }
 
 TEST_CASE("rwkv-convert --memory auto: what auto would choose for a device of that size") {

@@ -157,11 +157,13 @@ TEST_CASE("sampler: an option outside its range is refused by name") {
   };
   CHECK(refusal([](SamplerOptions&) {}).empty());
   CHECK(refusal([](SamplerOptions& o) { o.temperature = nan; }) ==
-        "temperature must be a finite number of at least 0, not nan");
+        "temperature must be a number from 0 to 100, not nan");
+  CHECK(refusal([](SamplerOptions& o) { o.temperature = 100.5f; }) ==
+        "temperature must be a number from 0 to 100, not 100.5");
   CHECK(refusal([](SamplerOptions& o) { o.temperature = infinity; }) ==
-        "temperature must be a finite number of at least 0, not inf");
+        "temperature must be a number from 0 to 100, not inf");
   CHECK(refusal([](SamplerOptions& o) { o.temperature = -0.5f; }) ==
-        "temperature must be a finite number of at least 0, not -0.5");
+        "temperature must be a number from 0 to 100, not -0.5");
   CHECK(refusal([](SamplerOptions& o) { o.top_p = 1.25f; }) ==
         "top_p must be a number from 0 to 1, not 1.25");
   CHECK(refusal([](SamplerOptions& o) { o.top_p = nan; }) == "top_p must be a number from 0 to 1, not nan");
