@@ -5,7 +5,7 @@
 // input per line of weights.
 //
 // Bytes and operations: a product reads its weights once, outputs * inputs * 2 bytes for bf16, and does one
-// multiply-add per weight; 64-byte lines at 20 GB/s and 3 GHz leave a core 9 cycles a line, and a bf16 line
+// multiply-add per weight; 64-byte lines at 32 GB/s and 3.7 GHz leave a core 7 cycles a line, and a bf16 line
 // costs 2 to 4 instructions.
 #include <algorithm>
 #include <cstring>
@@ -21,16 +21,12 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-/// What lies so many bytes behind a line that is read is asked for: the processor's own prefetching ends with
-/// each page. Measured with two cores of Zen 4: a thread that reads its blocks one after the other gets int8
-/// at 42 GB/s, with four of them beside each other 35; with AVX2 0.4B in bf16 is decoded at 49 tokens a
-/// second, with 1.5 KiB at 39.
-constexpr int64_t read_ahead = 6144;
-
-const std::byte* read_line(const std::byte* line) {
-  prefetch_l2(line + read_ahead);
-  return line;
-}
+/// Of what lies so many bytes behind the weights that are read, one of two lines is asked for, since the
+/// processor's own prefetching ends with each page and fetches the others. Each request holds one of the few
+/// buffers for misses as long as the memory takes: asking for every line, a core of Zen 4 gets 21 GB/s of
+/// int8, so 31. That prefetching wants loads with a constant stride, so the loops over a step's lines are
+/// unrolled: otherwise 23.
+constexpr int64_t read_ahead = 3072, pair_bytes = 128;
 
 // Weight formats of cpu_blocks. step(sum, w, x) adds the products of one step of a block's inputs.
 
@@ -39,7 +35,7 @@ template <int64_t step_bytes, Vec (*load_line)(const std::byte*)>
 struct SingleBlocks {
   static constexpr int64_t inputs = 1, bytes = step_bytes, input_bytes = 4;
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
-    return fma(load_line(read_line(w)), set1(*reinterpret_cast<const float*>(x)), sum);
+    return fma(load_line(w), set1(*reinterpret_cast<const float*>(x)), sum);
   }
 };
 Vec load_f32_line(const std::byte* p) { return load(reinterpret_cast<const float*>(p)); }
@@ -52,15 +48,23 @@ struct BF16Blocks {
   static constexpr int64_t inputs = 2, bytes = 64, input_bytes = bf16_products ? 2 : 4;
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
-    return add_pairs(sum, read_line(w), x);
+    return add_pairs(sum, w, x);
 #else
     Vec first, second;
-    load_bf16_pairs(read_line(w), first, second);
+    load_bf16_pairs(w, first, second);
     const auto* input = reinterpret_cast<const float*>(x);
     return fma(second, set1(input[1]), fma(first, set1(input[0]), sum));
 #endif
   }
 };
+
+// Of a step of integers, which is longer than a pair of lines.
+auto read_line_of(const std::byte* step) {
+  return [step](int64_t offset) {
+    if (offset % pair_bytes == 0) prefetch_l2(step + offset + read_ahead);
+    return step + offset;
+  };
+}
 
 // One step is 64 inputs, two groups of 32.
 template <DType type>
@@ -69,13 +73,13 @@ struct IntegerBlocks {
                            input_bytes = sizeof(IntegerStep) / step_inputs;
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
     const auto& step = *reinterpret_cast<const IntegerStep*>(x);
-    auto line = [w](int64_t offset) { return read_line(w + offset); };
-    line(0);  // scales
+#pragma GCC unroll 2
     for (int64_t group = 0; group < 2; group++) {
       IntegerSums products = no_sums(step.excess[group]);
+#pragma GCC unroll 4
       for (int64_t pair = group * 4; pair < group * 4 + 4; pair++) {
         Bytes lines[2];
-        load_lines<type>(pair, line, lines);
+        load_lines<type>(pair, read_line_of(w), lines);
         add_products(products, lines[0], step.inputs[2 * pair]);
         add_products(products, lines[1], step.inputs[2 * pair + 1]);
       }
@@ -98,8 +102,7 @@ struct WidenedBlocks {
     const auto* input = reinterpret_cast<const float*>(x);
     for (int64_t pair = 0; pair < 8; pair++) {
       Bytes lines[2];
-      load_lines<type>(
-          pair, [w](int64_t offset) { return read_line(w + offset); }, lines);
+      load_lines<type>(pair, read_line_of(w), lines);
       const Vec scale = load_bf16(w + pair / 4 * 32);
       for (int line = 0; line < 2; line++) {
         Vec weights[4];
@@ -114,12 +117,20 @@ struct WidenedBlocks {
 /// Not inlined: among what surrounds its loop g++ 12 keeps half of an AVX2 sum in memory.
 template <class Format>
 [[gnu::noinline]] void sum_block(const std::byte* w, const std::byte* x, int64_t inputs, Vec& out) {
+  constexpr int64_t steps = std::max<int64_t>(1, pair_bytes / Format::bytes);  // of a pair of lines
   Vec sum = set1(0);
-  for (int64_t k = 0; k < inputs; k += Format::inputs) {
-    sum = Format::step(sum, w, x);
-    w += Format::bytes;
-    x += Format::inputs * Format::input_bytes;
+  const auto add_step = [&](int64_t s) {
+    sum = Format::step(sum, w + s * Format::bytes, x + s * Format::inputs * Format::input_bytes);
+  };
+  int64_t left = (inputs + Format::inputs - 1) / Format::inputs;
+  for (; left >= steps; left -= steps) {
+    if (steps > 1) prefetch_l2(w + read_ahead);
+#pragma GCC unroll 4
+    for (int64_t s = 0; s < steps; s++) add_step(s);
+    w += steps * Format::bytes;
+    x += steps * Format::inputs * Format::input_bytes;
   }
+  for (int64_t s = 0; s < left; s++) add_step(s);
   out = mul(sum, set1(sum_unit<Format>));
 }
 
