@@ -74,6 +74,7 @@ void reserve_standard_streams() {
 }
 
 int fail(int status, std::string_view message) {
+  std::fflush(stdout);  // what was printed before stands before, also in a file that takes both
   write_text(fmt::format("error: {}\n", printable(message, 4000)).c_str());
   return status;
 }

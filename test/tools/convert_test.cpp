@@ -145,6 +145,15 @@ TEST_CASE("rwkv-convert --memory: what a strategy takes of a device that is not 
        "A .pth is converted into host memory at each start and stays there, all 5.19 MB of weights, "});
 }
 
+TEST_CASE("rwkv-convert --memory: in a file that takes both, the error stands behind the table") {
+  const std::string command = "'" + program_path("tools/rwkv-convert") + "' --info '" + demo_file() +
+                              "' --memory 'cuda fp16' --device-memory 1MB 2>&1";
+  const Result both = run_program({"/bin/sh", "-c", command});
+  CHECK(both.status == 1);
+  CHECK(both.output.find("\ncuda:0 ") < both.output.find("error: strategy 'cuda fp16'"));
+  CHECK(both.output.ends_with(" cpu strategy\n"));
+}
+
 TEST_CASE("rwkv-convert --memory auto: what auto would choose for a device of that size") {
   const auto chosen = [](const std::string& model, const char* memory) {
     return printed({"--info", model, "--memory", "auto", "--device-memory", memory});
