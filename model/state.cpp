@@ -67,13 +67,14 @@ StateFile read_any_state(const std::string& path, const Config& config) {
 // What a person should know of a trained initial state.
 std::string initial_note(const std::string& source, const Config& config) {
   int named = version_in_name(source), actual = name_of(config.version)[0] - '0';
-  std::string note = fmt::format("trained state{}, {}", source.empty() ? "" : fmt::format(" '{}'", source),
-                                 actual == 7 ? "as RWKV-7 uses it" : "transposed for RWKV-5 and 6");
+  std::string note =
+      fmt::format("trained state{}, {}", source.empty() ? "" : fmt::format(" '{}'", printable(source)),
+                  actual == 7 ? "as RWKV-7 uses it" : "transposed for RWKV-5 and 6");
   if (named != 0 && named != actual) {
     note += fmt::format(
         "; warning: the name '{}' speaks of RWKV-{}, but the model is RWKV-{}: a state fits only the "
         "model that it was trained for",
-        source, named, name_of(config.version));
+        printable(source), named, name_of(config.version));
   }
   return note;
 }

@@ -244,7 +244,7 @@ TEST_CASE_FIXTURE(Fixture,
 }
 
 TEST_CASE_FIXTURE(Fixture, "initial state: notes tell the orientation and a clash of names") {
-  for (const std::string name : {"rwkv-x060-qa.pth", "plain.pth"}) {
+  for (const std::string name : {"rwkv-x060-qa.pth", "plain.pth", "rwkv-x060-\x1b[2J.pth"}) {
     pth = directory / name;
     write_checkpoint(pth, make_state_checkpoint(2, 2, 8));
     convert_state(Checkpoint::open(pth), path);
@@ -255,9 +255,9 @@ TEST_CASE_FIXTURE(Fixture, "initial state: notes tell the orientation and a clas
       CHECK(contains(note6, "transposed for RWKV-5 and 6"));
       CHECK(contains(note7, "as RWKV-7 uses it"));
       CHECK_FALSE(contains(note6, "warning"));
-      CHECK(
-          contains(note7, "warning: the name 'rwkv-x060-qa.pth' speaks of RWKV-6, but the model is RWKV-7") ==
-          (name != "plain.pth"));
+      CHECK(contains(note7, "speaks of RWKV-6, but the model is RWKV-7") == (name != "plain.pth"));
+      CHECK(contains(note7, "warning: the name 'rwkv-x060-qa.pth' speaks") == (name == "rwkv-x060-qa.pth"));
+      CHECK_FALSE(contains(note6 + note7, "\x1b"));  // for a terminal
     }
   }
 }
