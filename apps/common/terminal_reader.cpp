@@ -103,8 +103,6 @@ class TerminalReader final : public LineReader {
     el_set(editor_, EL_EDITOR, "emacs");
     el_set(editor_, EL_HIST, history, history_);
     el_set(editor_, EL_GETCFN, &TerminalReader::read_character);
-    el_set(editor_, EL_ADDFN, "complete-command", "Complete the command", &TerminalReader::complete);
-    el_set(editor_, EL_BIND, "^I", "complete-command", nullptr);
     el_source(editor_, nullptr);
     catch_ending_signals();
     set_handler(SIGWINCH, on_new_size);
@@ -163,21 +161,26 @@ class TerminalReader final : public LineReader {
 
   static char* prompt_of(EditLine* editor) { return self(editor).prompt_.data(); }
 
-  // Adds what all completions of the line have in common; lists them when that is nothing.
-  static unsigned char complete(EditLine* editor, int /*key*/) {
-    const LineInfo* info = el_line(editor);
+  // Adds what all completions of the line have in common; lists them when that is nothing. Not a function of
+  // the editor's (EL_ADDFN): it never frees the names of those.
+  void complete() {
+    const LineInfo* info = el_line(editor_);
     const std::string_view typed(info->buffer, static_cast<size_t>(info->cursor - info->buffer));
     std::vector<std::string_view> fitting;
-    for (const std::string& c : self(editor).options_.completions) {
+    for (const std::string& c : options_.completions) {
       if (c.size() > typed.size() && c.starts_with(typed)) fitting.push_back(c);
     }
-    if (typed.empty() || fitting.empty() || info->cursor != info->lastchar) return CC_ERROR;
+    if (typed.empty() || fitting.empty() || info->cursor != info->lastchar) return el_beep(editor_);
     const std::string added = common_beginning(fitting).substr(typed.size());
-    if (!added.empty()) return el_insertstr(editor, added.c_str()) == 0 ? CC_REFRESH : CC_ERROR;
-    std::string list = "\n";
-    for (std::string_view c : fitting) list += fmt::format("{}  ", c.substr(0, c.find_last_not_of(' ') + 1));
-    std::fputs((list + "\n").c_str(), stdout);
-    return CC_REDISPLAY;
+    if (added.empty()) {
+      std::string list = "\n";
+      for (std::string_view c : fitting)
+        list += fmt::format("{}  ", c.substr(0, c.find_last_not_of(' ') + 1));
+      std::fputs((list + "\n").c_str(), stdout);
+    } else if (el_insertstr(editor_, added.c_str()) != 0) {
+      return el_beep(editor_);
+    }
+    el_set(editor_, EL_REFRESH);
   }
 
   static std::string common_beginning(const std::vector<std::string_view>& texts) {
@@ -198,7 +201,9 @@ class TerminalReader final : public LineReader {
         if (c.kind != Utf8Char::Kind::incomplete) {
           reader.pending_.erase(0, c.length);
           *character = static_cast<wchar_t>(reader.pasting_ ? pasted(c.code) : c.code);
-          return 1;
+          if (*character != L'\t') return 1;
+          reader.complete();
+          continue;
         }
       }
       if (!reader.wait()) {
