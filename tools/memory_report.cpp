@@ -115,7 +115,7 @@ std::string tight_text(const DeviceMemory& m) {
   return fmt::format(
       "It leaves {} of cuda:{} free; auto, and what is proposed where something does not fit, leave {} to "
       "the "
-      "driver and other programs.\n",
+      "driver.\n",
       human_bytes(free - m.total()), m.device->id() - 1, human_bytes(spare));
 }
 

@@ -72,7 +72,7 @@ std::vector<std::string> ChatLoop::completions() {
   std::vector<std::string> beginnings;
   for (const auto table : {commands(), plus_commands()}) {
     for (const Command& c : table) {
-      beginnings.push_back(fmt::format("{}{}", c.name, c.argument.empty() ? "" : " "));
+      if (!c.what.empty()) beginnings.push_back(fmt::format("{}{}", c.name, c.argument.empty() ? "" : " "));
     }
   }
   for (std::string_view name : setting_names()) beginnings.push_back(fmt::format("/set {} ", name));
