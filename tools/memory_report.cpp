@@ -112,11 +112,8 @@ void keep_on_host(std::vector<DeviceMemory>& memory, uint64_t all_weights) {
 std::string tight_text(const DeviceMemory& m) {
   const uint64_t free = m.device->free_memory(), spare = m.device->spare_memory(free);
   if (m.device->id() == 0 || free - m.total() >= spare) return "";
-  return fmt::format(
-      "It leaves {} of cuda:{} free; auto, and what is proposed where something does not fit, leave {} to "
-      "the "
-      "driver.\n",
-      human_bytes(free - m.total()), m.device->id() - 1, human_bytes(spare));
+  return fmt::format("It leaves {} of cuda:{} free; auto and proposals leave {} to the driver.\n",
+                     human_bytes(free - m.total()), m.device->id() - 1, human_bytes(spare));
 }
 
 // Throws Error when something does not fit, so that a script can ask, too.

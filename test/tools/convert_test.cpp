@@ -124,9 +124,9 @@ TEST_CASE("rwkv-convert --memory: what a strategy takes of a device that is not 
                 {"strategy 'cuda fp16': cuda:0 has 11.5 MB free, but ", "fits with: 'cuda fp16 *",
                  "+' (layers streamed), or 'cuda fp16 *", " -> cpu fp16' (layers on the CPU)\n"});
     check_parts(refused("1.5kB"), {"nothing fits: use a cpu strategy"});
-    check_parts(printed({"--info", model, "--memory", "cuda fp16", "--device-memory", "12.7MB"}),
-                {"It fits.\nIt leaves ", " of cuda:0 free; auto, and what is proposed ",
-                 ", leave 794 kB to the driver"});
+    check_parts(
+        printed({"--info", model, "--memory", "cuda fp16", "--device-memory", "12.7MB"}),
+        {"It fits.\nIt leaves ", " of cuda:0 free; auto and proposals leave 794 kB to the driver.\n"});
     check_parts(
         printed({"--info", model, "--memory", "cuda:63 fp16 *2 -> cpu fp32"}),
         {"\ncuda:63 ", " unknown\n", "This program sees no cuda:63: --device-memory 8GB plans for one"});
