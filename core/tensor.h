@@ -36,7 +36,7 @@ constexpr std::string_view name_of(Layout layout) {
 /// Rank 1 to 4. `sizes` are the logical sizes; a matrix layout may pad them in memory. In the plain layout,
 /// consecutive indices of the first dimension are `stride` elements apart and everything else is dense, so a
 /// block of columns of a matrix is a view as well. `device` numbers the device whose memory `data` points to;
-/// 0 is the host.
+/// 0 is the host. `exact`, of a bf16 matrix on the CPU: its products round no input, as with fp32 weights.
 struct Tensor {
   std::byte* data = nullptr;
   DType dtype = DType::f32;
@@ -45,6 +45,7 @@ struct Tensor {
   uint8_t device = 0;
   std::array<int64_t, 4> sizes{};
   int64_t stride = 0;
+  bool exact = false;
 
   [[nodiscard]] int64_t rows() const { return sizes[0]; }
   [[nodiscard]] int64_t cols() const { return rank > 1 ? sizes[1] : 1; }

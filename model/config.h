@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "core/dtype.h"
+
 namespace rwkv {
 
 enum class Version : uint8_t { v4, v5_0, v5_1, v5_2, v6, v7 };
@@ -28,6 +30,9 @@ struct Config {
   int64_t v_rank = 0;
   int64_t g_rank = 0;
   bool has_time_state = false;  ///< a trained initial state was merged into the model
+  /// Of the checkpoint's matrices, when all have the same: fp32, fp16 or bf16. The CPU's layers in fp32 keep
+  /// them so, since what is multiplied is the same.
+  DType weights = DType::f32;
 
   [[nodiscard]] int64_t heads() const { return head_size == 0 ? 0 : n_att / head_size; }
   /// Layers as a strategy counts them: the head, with the last normalization, is the last one.

@@ -7,13 +7,22 @@
 #include "model/repack.h"
 
 namespace rwkv {
+namespace {
+
+std::vector<StoredForm> forms_of(const ModelFile& file) {
+  std::vector<StoredForm> forms;
+  for (const ModelTensor& t : file.tensors) forms.push_back(t.form);
+  return forms;
+}
+
+}  // namespace
 
 Loader::Loader(Model& model, const LoadOptions& options)
     : model_(model),
       progress_(options.progress),
       huge_pages_(options.huge_pages),
       pool_(model.devices_.front()->threads()),
-      wanted_(model_tensors(model.config(), model.plan_)),
+      wanted_(model_tensors(model.config(), model.plan_, forms_of(model.file_))),
       addresses_(wanted_.size()),
       device_ids_(wanted_.size()) {
   for (const ModelTensor& t : wanted_) total_ += static_cast<uint64_t>(t.form.bytes());
@@ -194,8 +203,9 @@ void Loader::place_streamed(const Group& group) {
 void Loader::bind() {
   size_t i = 0;
   for_each_tensor(model_.weights_, model_.config(),
-                  [&](const TensorSpec& spec, const std::string&, int64_t, Tensor& t) {
+                  [&](const TensorSpec& spec, const std::string&, int64_t layer, Tensor& t) {
                     t = stored_view(spec, wanted_[i].form, addresses_[i]);
+                    t.exact = is_exact(spec, model_.plan_[static_cast<size_t>(layer)]);
                     t.device = device_ids_[i];
                     if (spec.role != Role::table)
                       model_.weight_bytes_ += static_cast<uint64_t>(wanted_[i].form.bytes());

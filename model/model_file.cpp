@@ -78,8 +78,21 @@ std::vector<ModelTensor> model_tensors(const Config& config, const std::vector<L
   Weights weights;
   for_each_tensor(
       weights, config, [&](const TensorSpec& spec, const std::string& name, int64_t layer, Tensor&) {
-        tensors.push_back({spec, name, layer, stored_form(spec, plan[static_cast<size_t>(layer)])});
+        tensors.push_back(
+            {spec, name, layer, stored_form(spec, plan[static_cast<size_t>(layer)], config.weights)});
       });
+  return tensors;
+}
+
+std::vector<ModelTensor> model_tensors(const Config& config, const std::vector<LayerPlan>& plan,
+                                       std::span<const StoredForm> stored) {
+  std::vector<ModelTensor> tensors = model_tensors(config, plan);
+  for (size_t i = 0; i < tensors.size(); i++) {
+    ModelTensor& t = tensors[i];
+    const LayerPlan& layer = plan[static_cast<size_t>(t.layer)];
+    const DType type = stored[i].dtype;
+    if (is_exact(t.spec, layer)) t.form = stored_form(t.spec, layer, is_quantized(type) ? DType::f32 : type);
+  }
   return tensors;
 }
 
@@ -163,12 +176,28 @@ void verify_checksums(const TensorFileHeader& header, std::span<const std::byte>
 
 Metadata config_metadata(const Config& config) {
   Metadata metadata = {{"rwkv.version", std::string(name_of(config.version))},
+                       {"rwkv.weights", std::string(name_of(config.weights))},
                        {"rwkv.time_state", config.has_time_state ? "1" : "0"}};
   for_each_size(config, [&](const char* name, int64_t value) {
     metadata.emplace_back(std::string("rwkv.") + name, std::to_string(value));
   });
   return metadata;
 }
+
+namespace {
+
+/// Files that do not say it have fp32 wherever their strategy does.
+DType read_weights(const TensorFileHeader& header, const std::string& path) {
+  const std::string* value = header.metadata_value("rwkv.weights");
+  if (value == nullptr) return DType::f32;
+  for (const DType type : {DType::f32, DType::f16, DType::bf16}) {
+    if (*value == name_of(type)) return type;
+  }
+  throw Error(
+      fmt::format("{}: metadata 'rwkv.weights' is '{}', not fp32, fp16 or bf16", path, printable(*value)));
+}
+
+}  // namespace
 
 Config read_config(const TensorFileHeader& header, const std::string& path) {
   Config config;
@@ -181,6 +210,7 @@ Config read_config(const TensorFileHeader& header, const std::string& path) {
     throw Error(fmt::format("{}: metadata 'rwkv.time_state' is {}, not 0 or 1", path, time_state));
   }
   config.has_time_state = time_state == 1;
+  config.weights = read_weights(header, path);
   for_each_size(config, [&](const char* name, int64_t& value) {
     value = number(header, std::string("rwkv.") + name, path);
   });

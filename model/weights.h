@@ -72,8 +72,11 @@ struct StoredForm {
   bool operator==(const StoredForm&) const = default;
 };
 
-/// The form that a strategy wants for a tensor of a layer.
-StoredForm stored_form(const TensorSpec& spec, const LayerPlan& plan);
+/// Whether a matrix of the layer may be of any type that holds its weights exactly, since it is multiplied in
+/// fp32 whatever it is: those of the CPU's layers in fp32 that are not quantized.
+bool is_exact(const TensorSpec& spec, const LayerPlan& plan);
+/// The form that a strategy wants for a tensor of a layer; an exact matrix has the type `weights`.
+StoredForm stored_form(const TensorSpec& spec, const LayerPlan& plan, DType weights = DType::f32);
 /// The layout of a stored matrix.
 inline MatrixLayout matrix_layout(const TensorSpec& spec, const StoredForm& form) {
   return {form.layout, form.dtype, spec.rows, spec.cols};

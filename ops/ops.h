@@ -166,16 +166,16 @@ class Ops {
   void token_shift(const TokenShift& shift);
 
   /// All products, in any order; none may read what another one writes. T is the same for all. Sums are fp32.
-  /// On the CPU inputs are rounded to bf16 for bf16 weights; for int8 and int4 weights in blocks one token's
-  /// are rounded to 16-bit integers with a scale for 32 of them, and otherwise they stay fp32, with widened
-  /// weights; but where the processor has instructions for bf16, integer weights and their inputs are rounded
-  /// to bf16 for several tokens unless it is a small_matrix. One token alone may have other bits than among
-  /// others. On a CUDA device inputs stay fp32 for one token; for several they are rounded to bf16 for bf16
-  /// weights, and for fp16 and integer weights, after scaling each token's inputs by a power of two to at
-  /// most 2^15, to fp16 (of a small_matrix to the sum of two such numbers), and integer weights to fp16.
-  /// Weights must be finite: those of an input that is zero may not be read. For one token, outputs that are
-  /// decay, a, g or v_gate of the recurrence which is the next operator may exist only there and never reach
-  /// their memory.
+  /// On the CPU inputs are rounded to bf16 for bf16 weights that are not exact (Tensor); for int8 and int4
+  /// weights in blocks one token's are rounded to 16-bit integers with a scale for 32 of them, and otherwise
+  /// they stay fp32, with widened weights; but where the processor has instructions for bf16, integer weights
+  /// and their inputs are rounded to bf16 for several tokens unless it is a small_matrix. One token alone may
+  /// have other bits than among others. On a CUDA device inputs stay fp32 for one token; for several they are
+  /// rounded to bf16 for bf16 weights, and for fp16 and integer weights, after scaling each token's inputs by
+  /// a power of two to at most 2^15, to fp16 (of a small_matrix to the sum of two such numbers), and integer
+  /// weights to fp16. Weights must be finite: those of an input that is zero may not be read. For one token,
+  /// outputs that are decay, a, g or v_gate of the recurrence which is the next operator may exist only there
+  /// and never reach their memory.
   void matmul(std::span<const Product> products);
 
   void wkv4(const Wkv4& wkv);

@@ -70,7 +70,9 @@ struct WeightBytes {
 };
 
 WeightBytes weight_bytes(const MemoryQuestion& question, const std::vector<LayerPlan>& plan) {
-  std::vector<ModelTensor> tensors = model_tensors(question.config, plan);
+  std::vector<ModelTensor> tensors = question.stored.empty()
+                                         ? model_tensors(question.config, plan)
+                                         : model_tensors(question.config, plan, question.stored);
   WeightBytes sum;
   for (size_t i = 0; i < tensors.size(); i++) {
     const ModelTensor& t = tensors[i];

@@ -104,16 +104,16 @@ void prepare_nonzero(const float* x, int64_t inputs, Operand operand, std::byte*
 
 Operand operand_of(const Tensor& weight, int64_t tokens) {
   const bool blocks = weight.layout == Layout::cpu_blocks, quantized = is_quantized(weight.dtype);
+  const bool rounds = weight.dtype == DType::bf16 && !weight.exact;
   if (bf16_products && tokens > 1) {
-    const bool rounds = quantized && weight.elements() > small_matrix;
-    if (rounds || weight.dtype == DType::bf16) {
+    if (rounds || (quantized && weight.elements() > small_matrix)) {
       if (has_tiles) return Operand::bf16_tiles;
       return blocks ? Operand::bf16 : Operand::nonzero_bf16;
     }
   }
   if (tokens == 1 && quantized && blocks) return Operand::integers;
   const bool all = tokens == 1 || blocks;
-  if (weight.dtype != DType::bf16) return all ? Operand::f32 : Operand::nonzero_f32;
+  if (!rounds) return all ? Operand::f32 : Operand::nonzero_f32;
   if (bf16_products && blocks) return Operand::bf16;
   return all ? Operand::rounded_f32 : Operand::nonzero_rounded_f32;
 }

@@ -43,18 +43,18 @@ Vec load_f16_line(const std::byte* p) { return load_f16(p); }
 using F32Blocks = SingleBlocks<64, load_f32_line>;
 using F16Blocks = SingleBlocks<32, load_f16_line>;
 
-// Two inputs a line.
+// Two inputs a line: pairs of bf16, or fp32.
+template <bool pairs>
 struct BF16Blocks {
-  static constexpr int64_t inputs = 2, bytes = 64, input_bytes = bf16_products ? 2 : 4;
+  static constexpr int64_t inputs = 2, bytes = 64, input_bytes = pairs ? 2 : 4;
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
-    return add_pairs(sum, w, x);
-#else
+    if constexpr (pairs) return add_pairs(sum, w, x);
+#endif
     Vec first, second;
     load_bf16_pairs(w, first, second);
     const auto* input = reinterpret_cast<const float*>(x);
     return fma(second, set1(input[1]), fma(first, set1(input[0]), sum));
-#endif
   }
 };
 
@@ -236,8 +236,9 @@ void matvec_blocks(const PreparedProduct& p, Range blocks) {
     return type == DType::i4 ? run.template operator()<IntegerBlocks<DType::i4>>()
                              : run.template operator()<IntegerBlocks<DType::i8>>();
   }
-  with_format<F32Blocks, F16Blocks, BF16Blocks, WidenedBlocks<DType::i8>, WidenedBlocks<DType::i4>>(type,
-                                                                                                    run);
+  if (p.operand == Operand::bf16) return run.template operator()<BF16Blocks<bf16_products>>();
+  with_format<F32Blocks, F16Blocks, BF16Blocks<false>, WidenedBlocks<DType::i8>, WidenedBlocks<DType::i4>>(
+      type, run);
 }
 
 void matvec_rows(const PreparedProduct& p, Range outputs) {

@@ -210,7 +210,7 @@ void ModelCheckpoint::check_sizes(const TensorSpec& spec, const std::string& nam
   }
 }
 
-void ModelCheckpoint::check_tensors() const {
+void ModelCheckpoint::check_tensors() {
   std::set<std::string_view> used;
   for (const char* name : {"blocks.0.ln0.weight", "blocks.0.ln0.bias"}) {
     const SourceTensor& t = require(name);
@@ -218,11 +218,14 @@ void ModelCheckpoint::check_tensors() const {
     used.insert(t.name);
   }
   Weights weights;
+  std::set<DType> types;
   for_each_tensor(weights, config_, [&](const TensorSpec& spec, const std::string& name, int64_t, Tensor&) {
     const SourceTensor& t = *source_of(spec, name).tensor;
     check_sizes(spec, name, t);
     used.insert(t.name);
+    if (spec.role != Role::vector && spec.role != Role::table) types.insert(t.dtype);
   });
+  if (types.size() == 1) config_.weights = *types.begin();
   for (const SourceTensor& t : checkpoint_.tensors()) {
     // The first layer's value residual is in some files, and used by none.
     std::string_view name = std::string_view(t.name).substr(std::min(prefix_.size(), t.name.size()));

@@ -35,7 +35,7 @@ class ModelCheckpoint {
  private:
   void detect();
   void detect_ranks();
-  void check_tensors() const;
+  void check_tensors();  ///< and notes their type
   void check_sizes(const TensorSpec& spec, const std::string& name, const SourceTensor& tensor) const;
   [[nodiscard]] const SourceTensor& require(const std::string& name) const;
   [[nodiscard]] int64_t size(const std::string& name, size_t dimension) const;

@@ -84,6 +84,7 @@ TEST_CASE("matmul: several products in a call give what each gives alone") {
 TEST_CASE("matmul: products that share an input give what each gives alone") {
   check_matmul_of_shared_inputs(implementation());
 }
+TEST_CASE("matmul: exact weights in bf16 give the bits of fp32") { check_exact_matmul(implementation()); }
 TEST_CASE("matmul: threads do not disturb each other") { check_matmul_repeatedly(implementation()); }
 TEST_CASE("matmul: smallest and largest numbers, infinities, NaN") {
   check_matmul_extremes(implementation());

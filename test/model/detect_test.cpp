@@ -65,6 +65,20 @@ TEST_CASE("detect: version and shape of every version") {
   }
 }
 
+TEST_CASE("detect: the type of the matrices, when all have one") {
+  for (Version version : all_versions) {
+    CAPTURE(name_of(version));
+    for (DType type : {DType::f32, DType::f16, DType::bf16}) {
+      CheckpointTensors tensors = make_checkpoint({.version = version, .dtype = type});
+      tensor_of(tensors, "emb.weight").dtype = DType::f32;  // no matrix that is multiplied
+      tensor_of(tensors, "ln_out.bias").dtype = DType::f32;
+      CHECK(config_of(tensors).weights == type);
+      tensor_of(tensors, "head.weight").dtype = type == DType::bf16 ? DType::f16 : DType::bf16;
+      CHECK(config_of(tensors).weights == DType::f32);
+    }
+  }
+}
+
 TEST_CASE("detect: any order of tensors, one head, one layer, more than ten layers") {
   for (Version version : all_versions) {
     CAPTURE(name_of(version));

@@ -128,6 +128,73 @@ TEST_CASE("equal bits: a converted file, a conversion in memory, and weights rep
 
 namespace {
 
+/// The same numbers with matrices and vectors in another type than fp32, and all in fp32. The embedding is
+/// fp32 in both, since its type decides how it is rounded.
+std::pair<CheckpointTensors, CheckpointTensors> narrow_and_wide(Version version, DType type) {
+  CheckpointTensors narrow =
+      make_checkpoint({.version = version, .embd = 48, .ffn = 160, .vocab = 70, .head = 16, .dtype = type});
+  tensor_of(narrow, "emb.weight").dtype = DType::f32;
+  CheckpointTensors wide = narrow;
+  for (CheckpointTensor& t : wide) {
+    for (float& v : t.values) {
+      if (t.dtype == DType::f16) v = to_float(to_half(v));
+      if (t.dtype == DType::bf16) v = to_float(to_bfloat16(v));
+    }
+    t.dtype = DType::f32;
+  }
+  return {narrow, wide};
+}
+
+}  // namespace
+
+TEST_CASE("equal bits: fp32 from a checkpoint in 16 bits, whose matrices stay so") {
+  TemporaryDirectory directory;
+  const std::string source = directory / "m.pth", narrow_path = directory / "narrow",
+                    wide_path = directory / "wide";
+  const std::vector<int32_t> tokens = {3, 69, 0, 5, 5, 17, 4, 8, 60, 33, 2, 1, 9, 68};
+  for (Version version : all_versions) {
+    for (DType type : {DType::bf16, DType::f16}) {
+      const auto [narrow, wide] = narrow_and_wide(version, type);
+      for (const char* strategy : {"cpu fp32", "cpu fp32i8", "cpu fp32 *1 -> cpu fp32i4"}) {
+        CAPTURE(name_of(version));
+        CAPTURE(name_of(type));
+        CAPTURE(strategy);
+        write_checkpoint(source, narrow);
+        convert(source, narrow_path, strategy);
+        write_checkpoint(source, wide);
+        convert(source, wide_path, strategy);
+        auto in_16_bits = load_file(narrow_path), in_fp32 = load_file(wide_path);
+        CHECK(in_16_bits->converted_bytes() == 0);
+        CHECK(in_16_bits->config().weights == type);
+        CHECK(in_16_bits->weight_bytes_per_token() <= in_fp32->weight_bytes_per_token());
+        for (int64_t chunk : {1, 5, 14})
+          CHECK(same_bits(run(in_16_bits, tokens, chunk), run(in_fp32, tokens, chunk)));
+      }
+    }
+  }
+}
+
+TEST_CASE("equal bits: a file in 16 bits is multiplied in fp32 as it lies there") {
+  TemporaryDirectory directory;
+  const std::string source = directory / "m.pth", path = directory / "m";
+  constexpr int64_t vocabulary = 70, width = 48;
+  for (DType type : {DType::f32, DType::bf16}) {  // of the checkpoint: the file's is what counts
+    CAPTURE(name_of(type));
+    write_checkpoint(source, make_checkpoint({.embd = width, .vocab = vocabulary, .dtype = type}));
+    for (const char* strategy : {"cpu bf16", "cpu fp16"}) {
+      CAPTURE(strategy);
+      convert(source, path, strategy);
+      auto model = load_file(path, "cpu fp32");
+      const Tensor& head = model->weights().head.head;
+      CHECK(head.exact);
+      CHECK(head.data == model->file().bytes_of("head.weight").data());
+      CHECK(model->converted_bytes() == vocabulary * width * 4);  // the embedding
+    }
+  }
+}
+
+namespace {
+
 /// As drawn in ops/layout.h, in cpu_blocks.
 float quantized_weight(const Tensor& packed, int64_t row, int64_t input) {
   const bool int4 = packed.dtype == DType::i4;

@@ -172,6 +172,9 @@ TEST_CASE("model file: metadata that are missing, of another time, or do not fit
     parts.erase(key);
     CHECK(contains(parts.refusal(), "its metadata lack '" + std::string(key) + "'"));
   }
+  Parts without_type = whole;
+  without_type.erase("rwkv.weights");
+  CHECK(without_type.refusal().empty());
   struct Change {
     std::string key, value, error;
   };
@@ -188,6 +191,8 @@ TEST_CASE("model file: metadata that are missing, of another time, or do not fit
         {"rwkv.n_ffn", "0", "not a model"},
         {"rwkv.head_size", "7", "not divisible into heads"},
         {"rwkv.time_state", "1", "tensor"},
+        {"rwkv.weights", "int8", "'rwkv.weights' is 'int8', not fp32, fp16 or bf16"},
+        {"rwkv.weights", "bf16", "tensor"},
         {"rwkv.strategy", "cpu fp64", "'fp64' is no precision"},
         {"rwkv.strategy", "cpu bf16", "tensor"},
         {"rwkv.strategy", "cpu fp32 *99", "takes more layers than the model's 3"}}) {

@@ -115,6 +115,36 @@ void check_matmul_of_shared_inputs(const Implementation& implementation) {
   }
 }
 
+void check_exact_matmul(const Implementation& implementation) {
+  int64_t seed = 500;
+  auto result = [](Bench bench, const ProductCase& c, bool exact) {
+    OnDevice on_device(bench.device, c, {0, c.tokens});
+    Product product = on_device.product();
+    product.weight.exact = exact;
+    bench.ops.matmul({&product, 1});
+    bench.ops.synchronize();
+    return on_device.result();
+  };
+  for (Layout layout : implementation.layouts()) {
+    for (Shape shape : shapes) {
+      for (int64_t tokens : {int64_t{1}, chunk_lengths[seed % std::size(chunk_lengths)]}) {
+        const Epilogue epilogue = epilogues[seed++ % std::size(epilogues)];
+        const ProductCase narrow({layout, DType::bf16, shape.outputs, shape.inputs}, epilogue, tokens, seed);
+        ProductCase wide({layout, DType::f32, shape.outputs, shape.inputs}, epilogue, tokens, seed);
+        wide.weight = PackedMatrix(wide.layout, narrow.weight.stored);
+        for (size_t d = 0; d < implementation.size(); d++) {
+          CAPTURE(implementation[d].device.description());
+          CAPTURE(static_cast<int>(layout));
+          CAPTURE(shape.outputs);
+          CAPTURE(shape.inputs);
+          CAPTURE(tokens);
+          CHECK(same_bits(result(implementation[d], narrow, true), result(implementation[d], wide, false)));
+        }
+      }
+    }
+  }
+}
+
 void check_matmul_repeatedly(const Implementation& implementation) {
   for (Layout layout : implementation.layouts()) {
     ProductCase c({layout, DType::f32, 1000, 300}, Epilogue::none, 25, 1);

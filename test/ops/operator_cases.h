@@ -88,6 +88,8 @@ void check_epilogues(const Implementation& implementation, Layout layout, DType 
 void check_matmul_of_several(const Implementation& implementation);
 /// Several products of one input, and of its first columns.
 void check_matmul_of_shared_inputs(const Implementation& implementation);
+/// bf16 weights that are exact give the bits of the same weights in fp32.
+void check_exact_matmul(const Implementation& implementation);
 /// Enough work that threads overlap, again and again.
 void check_matmul_repeatedly(const Implementation& implementation);
 /// The smallest and largest numbers of each type; infinities and NaN.

@@ -62,7 +62,7 @@ TEST_CASE("rwkv-convert --info: a converted file, with where it comes from and w
   check_parts(text, {"kind converted model", "strategy cpu fp32", "1500 tokens, World's kind in the file",
                      "source guide-2.5m.pth", "sha256 ", "made by rwkv-convert",
                      "checksums of 200 of 200 tensors; --verify", "\nvocabulary uint8 ",
-                     "\nhead.weight fp32 [1500, 160] 962560 "});
+                     "\nhead.weight bf16 [1500, 160] 481280 "});
   TemporaryDirectory directory;
   CheckpointTensors tensors = make_checkpoint({.vocab = 20});
   tensor_of(tensors, "blocks.1.ffn.key.weight").values[3] = std::numeric_limits<float>::quiet_NaN();
