@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "core/buffer.h"
 #include "core/error.h"
 
 namespace rwkv {
@@ -102,6 +103,8 @@ MappedFile MappedFile::from_descriptor(int descriptor, const std::string& path) 
   if (size == 0) return file;
   void* address = mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);
   if (address == MAP_FAILED) throw system_error(path, "map the file into memory", errno);
+  // A wish, which costs nothing where the kernel has none for this file system.
+  if (size >= huge_page) madvise(address, size, MADV_HUGEPAGE);
   auto mapping = std::make_shared<const Mapping>(address, size, path);
   file.bytes_ = {static_cast<const std::byte*>(address), size};
   file.mapping_ = std::move(mapping);

@@ -8,7 +8,8 @@
 
 namespace rwkv {
 
-/// Copies share one mapping, which lives as long as the last of them. An empty file is an empty span.
+/// Copies share one mapping, which lives as long as the last of them. An empty file is an empty span. Newer
+/// kernels read a file into huge pages (ext4 and xfs, Linux 6.16), if it was not in memory in small ones.
 class MappedFile {
  public:
   MappedFile() = default;

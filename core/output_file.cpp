@@ -17,6 +17,7 @@
 #include <random>
 #include <utility>
 
+#include "core/buffer.h"
 #include "core/checked.h"
 #include "core/error.h"
 
@@ -213,17 +214,35 @@ void OutputFile::write(std::span<const std::byte> bytes) {
 void OutputFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
   uint64_t end = checked_add(offset, bytes.size(), path_.c_str());
   require_within_limit(path_, end);
+  if (offset != pending_begin_ + pending_.size()) {
+    flush();
+    pending_begin_ = offset;
+  }
   while (!bytes.empty()) {
-    ssize_t written = pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(end - bytes.size()));
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw write_error(path_, "write", errno);
-    if (written == 0) throw write_error(path_, "write", ENOSPC);
-    bytes = bytes.subspan(static_cast<size_t>(written));
+    const uint64_t left = huge_page - (pending_begin_ + pending_.size()) % huge_page;  // of this huge page
+    const auto count = static_cast<size_t>(std::min<uint64_t>(left, bytes.size()));
+    pending_.insert(pending_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(count));
+    if (count == left) flush();
+    bytes = bytes.subspan(count);
   }
   end_ = std::max(end_, end);
 }
 
+void OutputFile::flush() {
+  std::span<const std::byte> bytes = pending_;
+  while (!bytes.empty()) {
+    ssize_t written = pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(pending_begin_));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw write_error(path_, "write", errno);
+    if (written == 0) throw write_error(path_, "write", ENOSPC);
+    bytes = bytes.subspan(static_cast<size_t>(written));
+    pending_begin_ += static_cast<uint64_t>(written);
+  }
+  pending_.clear();
+}
+
 void OutputFile::commit() {
+  flush();
   if (reserved_ > end_ && ftruncate(descriptor_, static_cast<off_t>(end_)) != 0) {
     throw write_error(path_, "shorten the file", errno);
   }

@@ -2,6 +2,8 @@
 // to the disk, and renamed. Until then, and when anything fails, the old file of that name stays as it was.
 // A killed process may leave NAME.PID-RANDOM.partial behind, reserved space reading as zeros. So that none
 // can pass for a complete file, write what makes a file valid (the header) last, with write_at(0, header).
+// Bytes go to the system in whole huge pages of the file: then newer kernels keep it in huge pages, and who
+// maps it reads it faster.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +11,7 @@
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace rwkv {
 
@@ -25,7 +28,8 @@ class OutputFile {
   OutputFile& operator=(const OutputFile&) = delete;
 
   void write(std::span<const std::byte> bytes);
-  /// Writes at an absolute offset; the position of write() does not move.
+  /// Writes at an absolute offset; the position of write() does not move. What the system refuses may be
+  /// noticed by a later call, at the latest by commit().
   void write_at(uint64_t offset, std::span<const std::byte> bytes);
   [[nodiscard]] uint64_t position() const { return position_; }
 
@@ -38,8 +42,11 @@ class OutputFile {
 
  private:
   void discard();
+  void flush();
 
   std::string path_, temporary_;
+  std::vector<std::byte> pending_;  ///< not yet given to the system: part of one huge page of the file
+  uint64_t pending_begin_ = 0;
   uint64_t position_ = 0, end_ = 0, reserved_ = 0;
   int descriptor_ = -1;
   int slot_ = -1;

@@ -20,7 +20,7 @@ struct LoadOptions {
   std::string strategy;  ///< empty: the file's
   int threads = 0;       ///< of the CPU; 0: one per core
   int64_t chunk = 256;   ///< of the executor to come: whether everything fits is checked before loading
-  /// Big matrices of the CPU's layers are copied into huge pages, which mapped files cannot have: decoding is
+  /// Big matrices of the CPU's layers are copied into huge pages, which mapped files may lack: decoding is
   /// faster, loading takes a moment, and other processes cannot share the memory.
   bool huge_pages = false;
   Progress progress;  ///< weights in another form than the file's are converted while loading

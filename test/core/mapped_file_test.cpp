@@ -11,8 +11,12 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <vector>
 
+#include "core/buffer.h"
 #include "test/core/unprivileged.h"
 #include "test/support.h"
 
@@ -49,6 +53,34 @@ TEST_CASE("mapped file: shows the bytes of a file under any name") {
     CHECK(text_of(file) == "some bytes");
     CHECK(file.path() == directory / name);
   }
+}
+
+namespace {
+
+/// Whether huge pages were asked for ("hg" in VmFlags) where this address lies.
+bool asks_for_huge_pages(const void* address) {
+  std::ifstream maps("/proc/self/smaps");
+  bool here = false;
+  for (std::string line; std::getline(maps, line);) {
+    uintptr_t begin = 0, end = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx ", &begin, &end) == 2)
+      here = begin <= reinterpret_cast<uintptr_t>(address) && reinterpret_cast<uintptr_t>(address) < end;
+    if (here && line.starts_with("VmFlags:")) return line.find(" hg") != std::string::npos;
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("mapped file: a large one asks for huge pages, if the kernel knows them") {
+  TemporaryDirectory directory;
+  write_file(directory / "large", std::string(huge_page, 'x'));
+  write_file(directory / "small", std::string(huge_page - 1, 'x'));
+  const MappedFile large = MappedFile::open(directory / "large"),
+                   small = MappedFile::open(directory / "small");
+  const bool known = std::filesystem::exists("/sys/kernel/mm/transparent_hugepage");
+  CHECK(asks_for_huge_pages(large.bytes().data()) == known);
+  CHECK_FALSE(asks_for_huge_pages(small.bytes().data()));
 }
 
 TEST_CASE("mapped file: an empty file is an empty span") {

@@ -13,6 +13,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/buffer.h"
 #include "core/mapped_file.h"
 #include "test/core/unprivileged.h"
 #include "test/support.h"
@@ -230,6 +231,30 @@ TEST_CASE_FIXTURE(Fixture, "output file: more than the disk has is refused befor
             .starts_with(old + ": cannot write 18446744073709551615 bytes: the file is too large"));
   CHECK(names() == Names{"old"});
   CHECK(read_file(old) == "old bytes");
+}
+
+TEST_CASE_FIXTURE(Fixture, "output file: pieces of any size, in order and at offsets, around huge pages") {
+  constexpr uint64_t sizes[] = {
+      0, 1, 4095, 100'000, huge_page - 1, huge_page, huge_page + 1, 3 * huge_page + 5};
+  uint64_t random = 1;
+  auto next = [&random](uint64_t count) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    return (random >> 33) % count;
+  };
+  for (int i = 0; i < 10; i++) {
+    std::string expected;
+    OutputFile file(old);
+    for (int k = 0; k < 6; k++) {
+      const std::string piece(sizes[next(std::size(sizes))], static_cast<char>('a' + k));
+      const bool in_order = next(3) != 0;
+      const uint64_t at = in_order ? file.position() : next(expected.size() + 1);
+      in_order ? file.write(bytes_of(piece)) : file.write_at(at, bytes_of(piece));
+      if (!piece.empty() && expected.size() < at + piece.size()) expected.resize(at + piece.size(), '\0');
+      expected.replace(at, piece.size(), piece);
+    }
+    file.commit();
+    CHECK(read_file(old) == expected);
+  }
 }
 
 TEST_CASE_FIXTURE(Fixture, "output file: offsets beyond any file are errors") {
