@@ -218,6 +218,7 @@ void OutputFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
     flush();
     pending_begin_ = offset;
   }
+  if (!bytes.empty()) pending_.reserve(huge_page);
   while (!bytes.empty()) {
     const uint64_t left = huge_page - (pending_begin_ + pending_.size()) % huge_page;  // of this huge page
     const auto count = static_cast<size_t>(std::min<uint64_t>(left, bytes.size()));

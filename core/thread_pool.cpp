@@ -30,8 +30,9 @@ void pause() {
 template <class Condition>
 void spin_until(Condition done) {
   constexpr int looks_per_clock = 32;
-  const auto start = std::chrono::steady_clock::now();
-  for (auto waited = start - start; waited < spin_time; waited = std::chrono::steady_clock::now() - start) {
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  for (Clock::duration waited{}; waited < spin_time; waited = Clock::now() - start) {
     if (waited >= polite_after) std::this_thread::yield();
     for (int i = 0; i < looks_per_clock; i++) {
       if (done()) return;

@@ -14,7 +14,7 @@
 namespace rwkv {
 namespace {
 
-constexpr int64_t batch_bytes = 8 << 20;  // of packed weights, between two calls of the sink
+constexpr int64_t batch_bytes = 4 << 20;  // of packed weights, between two calls of the sink
 
 // Weights that are NaN or infinite, or become infinite in this type.
 int64_t count_not_finite(std::span<const float> values, DType stored = DType::f32) {
