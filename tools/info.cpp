@@ -229,8 +229,9 @@ void print_model_file(const MappedFile& file, const InfoOptions& options) {
     parameters += static_cast<uint64_t>(t.spec.rows * t.spec.cols);
     types.insert(name_of(t.form.dtype));
     question.stored.push_back(t.form);
-    if (is_quantized(t.form.dtype)) question.config.weights = DType::f32;  // what fp32 makes of integers
+    if (is_quantized(t.form.dtype)) model.config.weights = DType::f32;  // what fp32 makes of integers
   }
+  question.config = model.config;
   print_count(parameters, types);
   print_row("checksums", checksums_text(model.header));
   if (!options.memory.empty()) return print_memory(question);

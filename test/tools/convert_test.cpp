@@ -64,6 +64,11 @@ TEST_CASE("rwkv-convert --info: a converted file, with where it comes from and w
                      "checksums of 200 of 200 tensors; --verify", "\nvocabulary uint8 ",
                      "\nhead.weight bf16 [1500, 160] 481280 "});
   TemporaryDirectory directory;
+  // In fp32 integers take 4 bytes, where the checkpoint's bf16 stays bf16.
+  CHECK(convert({demo_path("guide-2.5m.pth"), directory / "i8", "--strategy", "cpu bf16i8"}).status == 0);
+  check_parts(printed({"--info", demo_file()}), {"\ncpu fp32 14.1 MB"});
+  check_parts(printed({"--info", directory / "i8"}), {"\ncpu fp32 18.8 MB"});
+  check_parts(printed({"--info", directory / "i8", "--memory", "cpu fp32"}), {"\nhost 18.8 MB"});
   CheckpointTensors tensors = make_checkpoint({.vocab = 20});
   tensor_of(tensors, "blocks.1.ffn.key.weight").values[3] = std::numeric_limits<float>::quiet_NaN();
   tensor_of(tensors, "blocks.1.ffn.key.weight").values[9] = -std::numeric_limits<float>::infinity();
