@@ -6,9 +6,9 @@
 //
 // Bytes and operations: a tile of tokens and outputs has its sums in registers; per input it loads the
 // outputs' weights and broadcasts an input of each token. With AVX-512 that are 2 + 12 loads for 24
-// multiply-adds. The weights of a panel stay in the first-level cache while all tokens pass; inputs lie in
-// the order in which a tile reads them, since rows of 4 KiB would share one set of the cache. Sums wait in
-// memory between panels.
+// multiply-adds. The weights of a panel stay in the first-level cache while all tokens pass (those for tiles
+// in the second-level one: tiles.h); inputs lie in the order in which a tile reads them, since rows of 4 KiB
+// would share one set of the cache. Sums wait in memory between panels.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -132,17 +132,14 @@ class BlocksProduct {
     return std::min(panel_blocks, end_block_ - block);
   }
 
-  /// Asks for the panel after this one while this one is multiplied, and when it is the last one of its
-  /// outputs for these, and stores them as soon as a group of tokens has its sums.
+  /// Asks for the panel after this one while this one is multiplied by vectors, and when it is the last one
+  /// of its outputs for these, and stores them as soon as a group of tokens has its sums.
   void add_panel(int64_t block, int64_t first, int64_t step) {
     const Panel panel = make_panel(m_, weights_, p_.operand, block, blocks_from(block), first, scratch_);
     const bool last = first + step >= m_.inputs;
     Pieces ahead[panel_blocks];
-    if (const int64_t next = block + panel_blocks; !last) {
-      find_pieces(m_, weights_, p_.operand, block, blocks_from(block), first + step, ahead);
-    } else if (next < end_block_) {
-      find_pieces(m_, weights_, p_.operand, next, blocks_from(next), 0, ahead);
-    }
+    // Tiles need the few buffers for misses themselves, for what comes from the second-level cache.
+    if constexpr (!has_tiles) find_next_panel(block, first + step, ahead);
     auto begin = [&](Range group) {
       for (const Pieces& pieces : ahead) pieces.fetch(group.begin, group.end, tokens());
       const int64_t output = block * block_outputs;
@@ -151,6 +148,15 @@ class BlocksProduct {
     multiply_all(panel, p_, sums_, begin, [&](Range group) {
       if (last) finish(block, group);
     });
+  }
+
+  /// Of the panel after the one of `block` that ends before input `first`.
+  void find_next_panel(int64_t block, int64_t first, Pieces (&pieces)[panel_blocks]) const {
+    if (first >= m_.inputs) {
+      block += panel_blocks;
+      first = 0;
+    }
+    if (block < end_block_) find_pieces(m_, weights_, p_.operand, block, blocks_from(block), first, pieces);
   }
 
   [[nodiscard]] int64_t outputs_from(int64_t block) const {

@@ -11,10 +11,12 @@
 
 namespace rwkv::cpu::ISA {
 
-constexpr int64_t panel_blocks = 4;
+/// With four blocks a panel is most of the first-level cache. Tiles read it from the second-level one: the
+/// more outputs it has, the less often inputs are read, which with four come from beyond that.
+constexpr int64_t panel_blocks = has_tiles ? 16 : 4;
 constexpr int64_t panel_outputs = panel_blocks * block_outputs;
-constexpr int64_t panel_bytes = 32 << 10;  ///< most of the first-level cache
-constexpr int64_t panel_block_bytes = panel_bytes / panel_blocks;
+constexpr int64_t panel_block_bytes = 8 << 10;
+constexpr int64_t panel_bytes = panel_blocks * panel_block_bytes;
 
 namespace {
 

@@ -6,8 +6,9 @@
 // then both.
 //
 // Bytes and operations: an instruction takes 16 cycles for 8192 multiply-adds. Two tiles of tokens times two
-// of outputs need four loads of 1 KiB for four instructions, 64 bytes a cycle: half of them must come from
-// the first-level cache, so the panel's weights, 32 KiB, stay there while all tokens pass.
+// of outputs need four loads of 1 KiB for four instructions, 64 bytes a cycle: half of them, the inputs of
+// the tokens, 16 KiB, must come from the first-level cache, where they stay for all outputs of a panel. Its
+// weights, 128 KiB, come from the second-level cache, which together with the sums gives what it can.
 #pragma once
 
 #include "cpu/kernels/panel.h"
