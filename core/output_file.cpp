@@ -174,7 +174,7 @@ OutputFile::OutputFile(const std::string& path, uint64_t expected_size) : path_(
   if (std::filesystem::path(path_).filename().empty()) {
     throw Error(path_ + ": is not the name of a file; give one to write to");
   }
-  int mode = mode_of_replaced(path_);
+  int mode = mode_of_replaced(path);  // not path_: links of /proc, as of /dev/stdout, name no file
   do {
     release_slot(slot_);
     temporary_ = temporary_name(path_);

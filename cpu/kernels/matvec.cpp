@@ -21,20 +21,26 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-/// What lies so many bytes behind the weights that are read is asked for. Of AMD's processors one of two
-/// lines, since their own prefetching, which ends with each page, fetches the others, and each request holds
-/// one of the few buffers for misses as long as the memory takes: asking for every line, a core of Zen 4 gets
-/// 21 GB/s of int8, so 31. Of Intel's, the only ones with tiles, every line: decode of bf16 has 1.10 times
-/// the speed so, 0.77 with none. That prefetching wants loads with a constant stride, so the loops over a
-/// step's lines are unrolled: otherwise 23 GB/s.
-constexpr int64_t read_ahead = 3072, pair_bytes = 128, request_bytes = has_tiles ? 64 : pair_bytes;
+/// What lies so many bytes behind the weights that are read is asked for: every line, or on AMD's processors
+/// one of two, since their own prefetching, which ends with each page, fetches the others, and each request
+/// holds one of the few buffers for misses as long as the memory takes. A core of Zen 4 gets 31 GB/s of int8
+/// so and 21 by asking for every line; a Xeon decodes 1.04 to 1.19 times as fast by that, and 0.77 times with
+/// none. Both want loads with a constant stride, so the loops over a step's lines are unrolled: otherwise 23.
+constexpr int64_t read_ahead = 3072, pair_bytes = 128;
 
-// Weight formats of cpu_blocks. step(sum, w, x) adds the products of one step of a block's inputs.
+template <int64_t request_bytes>
+void ask_for_pair(const std::byte* weights) {
+  for (int64_t at = 0; at < pair_bytes; at += request_bytes) prefetch_l2(weights + read_ahead + at);
+}
+
+// Weight formats of cpu_blocks. step(sum, w, x) adds the products of one step of a block's inputs; a step
+// that is longer than a pair of lines asks for what follows itself.
 
 // One input a step.
 template <int64_t step_bytes, Vec (*load_line)(const std::byte*)>
 struct SingleBlocks {
   static constexpr int64_t inputs = 1, bytes = step_bytes, input_bytes = 4;
+  template <int64_t request_bytes>
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
     return fma(load_line(w), set1(*reinterpret_cast<const float*>(x)), sum);
   }
@@ -48,6 +54,7 @@ using F16Blocks = SingleBlocks<32, load_f16_line>;
 template <bool pairs>
 struct BF16Blocks {
   static constexpr int64_t inputs = 2, bytes = 64, input_bytes = pairs ? 2 : 4;
+  template <int64_t request_bytes>
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
     if constexpr (pairs) return add_pairs(sum, w, x);
@@ -59,10 +66,10 @@ struct BF16Blocks {
   }
 };
 
-// Of a step of integers, which is longer than a pair of lines.
+template <int64_t request_bytes>
 auto read_line_of(const std::byte* step) {
   return [step](int64_t offset) {
-    if (offset % request_bytes == 0) prefetch_l2(step + offset + read_ahead);
+    if (offset % pair_bytes == 0) ask_for_pair<request_bytes>(step + offset);
     return step + offset;
   };
 }
@@ -72,6 +79,7 @@ template <DType type>
 struct IntegerBlocks {
   static constexpr int64_t inputs = step_inputs, bytes = step_bytes(type),
                            input_bytes = sizeof(IntegerStep) / step_inputs;
+  template <int64_t request_bytes>
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
     const auto& step = *reinterpret_cast<const IntegerStep*>(x);
 #pragma GCC unroll 2
@@ -80,7 +88,7 @@ struct IntegerBlocks {
 #pragma GCC unroll 4
       for (int64_t pair = group * 4; pair < group * 4 + 4; pair++) {
         Bytes lines[2];
-        load_lines<type>(pair, read_line_of(w), lines);
+        load_lines<type>(pair, read_line_of<request_bytes>(w), lines);
         add_products(products, lines[0], step.inputs[2 * pair]);
         add_products(products, lines[1], step.inputs[2 * pair + 1]);
       }
@@ -99,11 +107,12 @@ constexpr float sum_unit<IntegerBlocks<type>> = integer_sum_unit;
 template <DType type>
 struct WidenedBlocks {
   static constexpr int64_t inputs = step_inputs, bytes = step_bytes(type), input_bytes = 4;
+  template <int64_t request_bytes>
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
     const auto* input = reinterpret_cast<const float*>(x);
     for (int64_t pair = 0; pair < 8; pair++) {
       Bytes lines[2];
-      load_lines<type>(pair, read_line_of(w), lines);
+      load_lines<type>(pair, read_line_of<request_bytes>(w), lines);
       const Vec scale = load_bf16(w + pair / 4 * 32);
       for (int line = 0; line < 2; line++) {
         Vec weights[4];
@@ -116,18 +125,17 @@ struct WidenedBlocks {
 };
 
 /// Not inlined: among what surrounds its loop g++ 12 keeps half of an AVX2 sum in memory.
-template <class Format>
+template <class Format, int64_t request_bytes>
 [[gnu::noinline]] void sum_block(const std::byte* w, const std::byte* x, int64_t inputs, Vec& out) {
   constexpr int64_t steps = std::max<int64_t>(1, pair_bytes / Format::bytes);  // of a pair of lines
   Vec sum = set1(0);
   const auto add_step = [&](int64_t s) {
-    sum = Format::step(sum, w + s * Format::bytes, x + s * Format::inputs * Format::input_bytes);
+    sum = Format::template step<request_bytes>(sum, w + s * Format::bytes,
+                                               x + s * Format::inputs * Format::input_bytes);
   };
   int64_t left = (inputs + Format::inputs - 1) / Format::inputs;
   for (; left >= steps; left -= steps) {
-    if (steps > 1) {
-      for (int64_t at = 0; at < pair_bytes; at += request_bytes) prefetch_l2(w + read_ahead + at);
-    }
+    if (steps > 1) ask_for_pair<request_bytes>(w);
 #pragma GCC unroll 4
     for (int64_t s = 0; s < steps; s++) add_step(s);
     w += steps * Format::bytes;
@@ -137,13 +145,13 @@ template <class Format>
   out = mul(sum, set1(sum_unit<Format>));
 }
 
-template <class Format>
+template <class Format, int64_t request_bytes>
 void multiply(const PreparedProduct& p, Range blocks) {
   const Product& product = *p.product;
   const MatrixLayout m = layout_of(product.weight);
   for (int64_t block = blocks.begin; block < blocks.end; block++) {
     Vec sum;
-    sum_block<Format>(product.weight.data + block * m.unit_bytes(), p.x, m.inputs, sum);
+    sum_block<Format, request_bytes>(product.weight.data + block * m.unit_bytes(), p.x, m.inputs, sum);
     const int64_t output = block * block_outputs;
     finish(product, 0, output, std::min(block_outputs, m.outputs - output), sum);
   }
@@ -234,7 +242,10 @@ void with_format(DType dtype, Body body) {
 
 void matvec_blocks(const PreparedProduct& p, Range blocks) {
   const DType type = p.product->weight.dtype;
-  auto run = [&]<class Format>() { multiply<Format>(p, blocks); };
+  auto run = [&]<class Format>() {
+    __builtin_cpu_is("amd") ? multiply<Format, pair_bytes>(p, blocks)
+                            : multiply<Format, line_bytes>(p, blocks);
+  };
   if (p.operand == Operand::integers) {
     return type == DType::i4 ? run.template operator()<IntegerBlocks<DType::i4>>()
                              : run.template operator()<IntegerBlocks<DType::i8>>();

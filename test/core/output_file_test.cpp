@@ -138,6 +138,12 @@ TEST_CASE_FIXTURE(Fixture, "output file: only regular files are replaced") {
   std::string ending = ": is a pipe, device or socket, not a file to replace; give the name of a file";
   CHECK(refusal(path) == path + ending);
   CHECK(refusal("/dev/full") == "/dev/full" + ending);
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  path = "/proc/self/fd/" + std::to_string(ends[1]);
+  CHECK(refusal(path) == path + ending);
+  close(ends[0]);
+  close(ends[1]);
   CHECK(refusal("").ends_with(": is not the name of a file; give one to write to"));
   path = old + "/below";
   CHECK(refusal(path) == path + ": cannot create the file: Not a directory");
