@@ -11,8 +11,8 @@
 
 namespace rwkv::cpu::ISA {
 
-/// With four blocks a panel is most of the first-level cache. Tiles read it from the second-level one: the
-/// more outputs it has, the less often inputs are read, which with four come from beyond that.
+/// Four blocks are most of the first-level cache. Tiles take their weights from the second-level one: sixteen
+/// blocks let the inputs of all tokens, which do not fit there, pass a quarter as often.
 constexpr int64_t panel_blocks = has_tiles ? 16 : 4;
 constexpr int64_t panel_outputs = panel_blocks * block_outputs;
 constexpr int64_t panel_block_bytes = 8 << 10;
