@@ -15,6 +15,7 @@ namespace rwkv {
 enum class Layout : uint8_t {
   plain,        ///< row after row, the last index fastest
   cpu_blocks,   ///< matrix [outputs, inputs] in blocks of 16 outputs, inputs interleaved
+  cpu_coded,    ///< cpu_blocks of bf16 in 12 bits a weight, without loss
   cuda_blocks,  ///< matrix [outputs, inputs] in blocks of 16 outputs, one padded row for each
   input_rows,   ///< matrix [outputs, inputs] stored as one row of outputs per input
 };
@@ -24,6 +25,8 @@ constexpr std::string_view name_of(Layout layout) {
   switch (layout) {
     case Layout::cpu_blocks:
       return "cpu_blocks";
+    case Layout::cpu_coded:
+      return "cpu_coded";
     case Layout::cuda_blocks:
       return "cuda_blocks";
     case Layout::input_rows:

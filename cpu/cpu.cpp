@@ -209,7 +209,7 @@ void CpuOps::matmul_share(std::span<const Product> products, int worker) {
   int64_t total = 0;
   auto count = [](const Product& p) {
     MatrixLayout m = layout_of(p.weight);
-    return m.layout == Layout::cpu_blocks ? m.units() : (m.outputs + strip_outputs - 1) / strip_outputs;
+    return m.layout == Layout::input_rows ? (m.outputs + strip_outputs - 1) / strip_outputs : m.units();
   };
   auto bytes_of = [&count](const Product& p) {
     MatrixLayout m = layout_of(p.weight);

@@ -45,6 +45,17 @@ void check_format(const TensorFileHeader& header, const std::string& path) {
   }
 }
 
+// Whether a matrix could be coded depends on its numbers, so the file says it.
+void find_coded(ModelFile& f) {
+  for (ModelTensor& t : f.tensors) {
+    ModelTensor smaller = t;
+    smaller.form = coded_form(t.spec, t.form);
+    if (smaller.form == t.form) continue;
+    const std::string* layout = f.header.metadata_value(layout_key(t.name));
+    if (layout != nullptr && *layout == describe(smaller)) t = std::move(smaller);
+  }
+}
+
 void check_entries(const ModelFile& f, const std::string& path) {
   size_t expected = f.tensors.size() + (f.header.find(vocabulary_tensor) == nullptr ? 0 : 1);
   for (size_t i = 0; i < f.tensors.size(); i++) {
@@ -92,13 +103,15 @@ std::vector<ModelTensor> model_tensors(const Config& config, const std::vector<L
     const LayerPlan& layer = plan[static_cast<size_t>(t.layer)];
     const DType type = stored[i].dtype;
     if (is_exact(t.spec, layer)) t.form = stored_form(t.spec, layer, is_quantized(type) ? DType::f32 : type);
+    if (const StoredForm smaller = coded_form(t.spec, t.form); stored[i] == smaller) t.form = smaller;
   }
   return tensors;
 }
 
 TensorEntry entry_of(const ModelTensor& t) {
-  // Bytes hold two int4, which the container has no type for.
-  const DType dtype = t.form.dtype == DType::i4 ? DType::u8 : t.form.dtype;
+  // What the container has no type for: bytes hold two int4, and three of them two coded weights.
+  const bool bytes = t.form.dtype == DType::i4 || t.form.layout == Layout::cpu_coded;
+  const DType dtype = bytes ? DType::u8 : t.form.dtype;
   TensorEntry entry;
   entry.name = t.name;
   entry.dtype = dtype;
@@ -130,6 +143,7 @@ ModelFile ModelFile::open(MappedFile file) {
     throw Error(fmt::format("{}: {}", path, e.what()));
   }
   f.tensors = model_tensors(f.config, f.plan);
+  find_coded(f);
   check_entries(f, path);
   return f;
 }
@@ -217,6 +231,8 @@ Config read_config(const TensorFileHeader& header, const std::string& path) {
   check_config(config, path);
   return config;
 }
+
+std::string layout_key(const std::string& tensor) { return "layout." + tensor; }
 
 std::string checksum_key(const std::string& tensor) { return "crc32." + tensor; }
 

@@ -28,14 +28,15 @@ struct ModelTensor {
 /// All tensors of a model of this shape, in the order of the file, in the forms that the plan wants.
 std::vector<ModelTensor> model_tensors(const Config& config, const std::vector<LayerPlan>& plan);
 /// The same where a file has them in the forms `stored`: exact matrices (is_exact) stay as they are, unless
-/// they are integers.
+/// they are integers, and coded ones (coded_form) stay coded.
 std::vector<ModelTensor> model_tensors(const Config& config, const std::vector<LayerPlan>& plan,
                                        std::span<const StoredForm> stored);
 
 /// How the container describes a tensor: [units, elements of a unit].
 TensorEntry entry_of(const ModelTensor& tensor);
-/// For people and for checks: "cpu_blocks bf16 [1024, 4096]".
+/// "cpu_blocks bf16 [1024, 4096]", and the key under which it stands.
 std::string describe(const ModelTensor& tensor);
+std::string layout_key(const std::string& tensor);
 
 struct ModelFile {
   MappedFile file;

@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include "core/checked.h"
+#include "ops/coding.h"
 
 namespace rwkv {
 
@@ -31,6 +32,13 @@ StoredForm stored_form(const TensorSpec& spec, const LayerPlan& plan, DType weig
   MatrixLayout m{spec.role == Role::rows ? Layout::input_rows : blocks, type, spec.rows, spec.cols};
   check_layout(m, spec.name.c_str());
   return {m.dtype, m.layout, m.units(), m.unit_bytes()};
+}
+
+StoredForm coded_form(const TensorSpec& spec, const StoredForm& form) {
+  const MatrixLayout m = matrix_layout(spec, form);
+  if (!is_worth_coding(m)) return form;
+  const MatrixLayout smaller = coded(m);
+  return {smaller.dtype, smaller.layout, smaller.units(), smaller.unit_bytes()};
 }
 
 Tensor stored_view(const TensorSpec& spec, const StoredForm& form, const std::byte* data) {

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 #include <cstring>
 
 #include "core/checked.h"
 #include "core/error.h"
 #include "core/half.h"
+#include "ops/coding.h"
 #include "ops/quantize.h"
 
 namespace rwkv {
@@ -120,6 +122,13 @@ void move_quantized(const MatrixLayout& from, int64_t u, const std::byte* in, co
   }
 }
 
+void unpack_coded(const MatrixLayout& m, int64_t u, const std::byte* packed, float* tile) {
+  for (int64_t row = 0; row < m.tile_rows(u); row++) {
+    for (int64_t col = 0; col < m.tile_cols(); col++)
+      *tile++ = to_float(BFloat16{coded_bits(packed, row, col)});
+  }
+}
+
 // Where a floating point element of a unit lies, in elements.
 int64_t element_index(const MatrixLayout& m, int64_t row, int64_t col) {
   if (m.layout == Layout::cpu_blocks) return block_index(m.dtype, row, col);
@@ -139,6 +148,7 @@ int64_t MatrixLayout::unit_bytes() const {
     int64_t padded = dtype == DType::bf16 ? round_up(inputs, 2) : inputs;
     return round_up(bytes_of(dtype, padded * block_outputs), line);
   }
+  if (layout == Layout::cpu_coded) return round_up(inputs, segment_inputs) / segment_inputs * segment_bytes;
   if (layout == Layout::cuda_blocks) {
     int64_t padded = padded_inputs(*this);
     return block_outputs * (bytes_of(dtype, padded) + (quantized ? padded / scale_group * 2 : 0));
@@ -155,7 +165,8 @@ int64_t MatrixLayout::tile_cols() const { return layout == Layout::input_rows ? 
 void check_layout(const MatrixLayout& m, const char* what) {
   constexpr int64_t limit = int64_t{1}
                             << 31;  // far above any model, far below overflow of the formulas above
-  bool known = m.layout != Layout::plain && m.dtype != DType::u8 && m.dtype != DType::i32;
+  bool known = m.layout != Layout::plain && m.dtype != DType::u8 && m.dtype != DType::i32 &&
+               (m.layout != Layout::cpu_coded || m.dtype == DType::bf16);
   if (!known || m.outputs < 0 || m.inputs < 0 || m.outputs > limit || m.inputs > limit) {
     throw Error(fmt::format("{}: a matrix of {} by {} {} cannot be laid out", what, m.outputs, m.inputs,
                             name_of(m.dtype)));
@@ -164,6 +175,7 @@ void check_layout(const MatrixLayout& m, const char* what) {
 }
 
 void pack_unit(const MatrixLayout& m, int64_t u, const float* tile, std::byte* packed) {
+  assert(m.layout != Layout::cpu_coded);
   std::fill_n(packed, m.unit_bytes(), std::byte{0});
   if (is_quantized(m.dtype)) return pack_quantized(m, u, tile, packed);
   const auto element = bytes_of(m.dtype, 1);
@@ -174,6 +186,7 @@ void pack_unit(const MatrixLayout& m, int64_t u, const float* tile, std::byte* p
 }
 
 void unpack_unit(const MatrixLayout& m, int64_t u, const std::byte* packed, float* tile) {
+  if (m.layout == Layout::cpu_coded) return unpack_coded(m, u, packed, tile);
   if (is_quantized(m.dtype)) return unpack_quantized(m, u, packed, tile);
   const auto element = bytes_of(m.dtype, 1);
   for (int64_t row = 0; row < m.tile_rows(u); row++) {

@@ -14,6 +14,9 @@
 // The 2 x 16-bit and 4 x 8-bit interleaving is the operand order of the AVX-512 BF16, VNNI and AMX
 // instructions.
 //
+// cpu_coded: bf16 alone, the same blocks in 12 bits a weight: ops/coding.h. They can be made of most matrices,
+// by encode_block(), and are read like all others.
+//
 // cuda_blocks: blocks of 16 outputs, the last one padded with zero rows; a row of inputs after the other, so
 // that the threads of a warp read one row together, 16 bytes each, and tensor cores have their operand:
 //   fp32, fp16, bf16   [16][inputs]             inputs padded with zeros to a multiple of 64 bytes
@@ -46,6 +49,12 @@ constexpr int64_t step_inputs =
 /// Bytes of a step, the first 64 of which are scales.
 constexpr int64_t step_bytes(DType dtype) { return 64 + bytes_of(dtype, step_inputs * block_outputs); }
 
+/// Whether a device whose blocks have the layout `blocks` multiplies with matrices of this one.
+constexpr bool is_of(Layout blocks, Layout layout) {
+  return layout == blocks || layout == Layout::input_rows ||
+         (blocks == Layout::cpu_blocks && layout == Layout::cpu_coded);
+}
+
 struct MatrixLayout {
   Layout layout = Layout::cpu_blocks;
   DType dtype = DType::f32;
@@ -64,7 +73,7 @@ struct MatrixLayout {
 void check_layout(const MatrixLayout& m, const char* what);
 
 /// tile: [tile_rows(u), tile_cols()]: for blocks rows 16u... of the matrix, for input_rows its column u.
-/// packed: unit_bytes(), padding included.
+/// packed: unit_bytes(), padding included. Nothing is packed into cpu_coded.
 void pack_unit(const MatrixLayout& m, int64_t u, const float* tile, std::byte* packed);
 void unpack_unit(const MatrixLayout& m, int64_t u, const std::byte* packed, float* tile);
 

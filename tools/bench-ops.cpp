@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "cpu/cpu.h"
 #include "cpu/features.h"
+#include "ops/coding.h"
 #include "ops/layout.h"
 #include "tools/peak.h"
 
@@ -29,7 +30,7 @@ struct Options {
   std::vector<std::string> operators = {"matmul", "token_shift", "wkv4", "wkv5", "wkv7"};
   std::vector<std::string> shapes = {"2048x2048", "8192x2048", "2048x8192"};
   std::vector<std::string> types = {"fp32", "fp16", "bf16", "int8", "int4"};
-  std::vector<std::string> layouts = {"blocks", "rows"};
+  std::vector<std::string> layouts = {"blocks", "coded", "rows"};
   std::vector<int64_t> tokens = {1, 256};
   int64_t width = 2048, head_size = 64;
   double zeros = 0, seconds = 0.3;
@@ -37,6 +38,8 @@ struct Options {
   bool list = false;
 };
 
+const std::map<std::string, Layout> layouts = {
+    {"blocks", Layout::cpu_blocks}, {"coded", Layout::cpu_coded}, {"rows", Layout::input_rows}};
 const std::map<std::string, DType> dtypes = {{"fp32", DType::f32},
                                              {"fp16", DType::f16},
                                              {"bf16", DType::bf16},
@@ -92,7 +95,14 @@ struct Matrices {
     std::vector<float> tile(static_cast<size_t>(m.tile_rows(0) * m.tile_cols()));
     for (float& v : tile) v = random_number();
     std::vector<std::byte> packed(static_cast<size_t>(m.bytes()));
-    pack_unit(m, 0, tile.data(), packed.data());
+    if (m.layout == Layout::cpu_coded) {
+      const MatrixLayout blocks{Layout::cpu_blocks, m.dtype, m.outputs, m.inputs};
+      std::vector<std::byte> block(static_cast<size_t>(blocks.unit_bytes()));
+      pack_unit(blocks, 0, tile.data(), block.data());
+      encode_block(m, block.data(), packed.data());
+    } else {
+      pack_unit(m, 0, tile.data(), packed.data());
+    }
     for (int64_t u = 1; u < m.units(); u++) {
       std::memcpy(packed.data() + u * m.unit_bytes(), packed.data(), static_cast<size_t>(m.unit_bytes()));
     }
@@ -158,8 +168,9 @@ class Bench {
 
   void product(const std::string& shape, const std::string& layout, const std::string& type, int64_t tokens) {
     MatrixLayout m = shape_of(shape);
-    m.layout = layout == "rows" ? Layout::input_rows : Layout::cpu_blocks;
+    m.layout = layouts.at(layout);
     m.dtype = dtypes.at(type);
+    if (m.layout == Layout::cpu_coded && m.dtype != DType::bf16) return;
     Matrices weights(*device_, m);
     Operand x(*device_, {tokens, m.inputs}), out(*device_, {tokens, m.outputs});
     std::vector<float> values(static_cast<size_t>(x.tensor.elements()));
@@ -168,7 +179,7 @@ class Bench {
     size_t turn = 0;
     report(fmt::format("{:<12} {:>12} {:<5} {:<7}", "matmul", shape, type, layout), tokens,
            static_cast<double>(m.bytes()), 2.0 * static_cast<double>(m.outputs * m.inputs * tokens),
-           m.dtype == DType::bf16 && m.layout == Layout::cpu_blocks, [&] {
+           m.dtype == DType::bf16 && m.layout != Layout::input_rows, [&] {
              Product p{x, weights.tensors[turn++ % weights.tensors.size()], out};
              ops_->matmul({&p, 1});
            });
@@ -252,9 +263,9 @@ void define(CLI::App& app, Options& o) {
   app.add_option("--types", o.types, "fp32,fp16,bf16,int8,int4: types of weights")
       ->delimiter(',')
       ->check(CLI::IsMember({"fp32", "fp16", "bf16", "int8", "int4"}));
-  app.add_option("--layouts", o.layouts, "blocks,rows: layouts of weights")
+  app.add_option("--layouts", o.layouts, "blocks,coded,rows: layouts of weights; coded: bf16 alone")
       ->delimiter(',')
-      ->check(CLI::IsMember({"blocks", "rows"}));
+      ->check(CLI::IsMember({"blocks", "coded", "rows"}));
   app.add_option("--tokens", o.tokens, "Tokens at once (default 1,256)")
       ->delimiter(',')
       ->check(CLI::Range(1, 65536));

@@ -103,7 +103,7 @@ void prepare_nonzero(const float* x, int64_t inputs, Operand operand, std::byte*
 }  // namespace
 
 Operand operand_of(const Tensor& weight, int64_t tokens) {
-  const bool blocks = weight.layout == Layout::cpu_blocks, quantized = is_quantized(weight.dtype);
+  const bool blocks = weight.layout != Layout::input_rows, quantized = is_quantized(weight.dtype);
   const bool rounds = weight.dtype == DType::bf16 && !weight.exact;
   if (bf16_products && tokens > 1) {
     if (rounds || (quantized && weight.elements() > small_matrix)) {

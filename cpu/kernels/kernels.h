@@ -52,11 +52,11 @@ struct Kernels {
 
   /// Bytes of scratch memory that a thread needs for products of so many tokens.
   int64_t (*scratch_bytes)(int64_t tokens);
-  /// One token: blocks [begin, end) of 16 outputs of a cpu_blocks product.
+  /// One token: blocks [begin, end) of 16 outputs of a cpu_blocks or cpu_coded product.
   void (*matvec_blocks)(const PreparedProduct& p, Range blocks);
   /// One token: outputs [begin, end), cut at multiples of 64, of an input_rows product.
   void (*matvec_rows)(const PreparedProduct& p, Range outputs);
-  /// Several tokens: blocks [begin, end) of 16 outputs of a product of either layout; of input_rows cut at
+  /// Several tokens: blocks [begin, end) of 16 outputs of a product of any layout; of input_rows cut at
   /// multiples of 4 blocks.
   void (*matmul)(const PreparedProduct& p, Range blocks, std::byte* scratch);
 

@@ -32,7 +32,7 @@ namespace {
 template <bool bf16>
 Vec add_line(Vec sums, const std::byte* line, const std::byte* x) {
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
-  if constexpr (bf16) return add_pairs(sums, line, x);
+  if constexpr (bf16) return add_pairs(sums, load_bytes(line), x);
 #endif
   return fma(load(reinterpret_cast<const float*>(line)), set1(*reinterpret_cast<const float*>(x)), sums);
 }

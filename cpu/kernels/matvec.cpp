@@ -8,6 +8,7 @@
 // multiply-add per weight; 64-byte lines at 32 GB/s and 3.7 GHz leave a core 7 cycles a line, and a bf16 line
 // costs 2 to 4 instructions.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -15,6 +16,7 @@
 #include "cpu/kernels/kernels.h"
 #include "ops/layout.h"
 // Last: it selects the instruction set.
+#include "cpu/kernels/coded.h"
 #include "cpu/kernels/epilogue.h"
 #include "cpu/kernels/operand.h"
 
@@ -31,6 +33,13 @@ constexpr int64_t read_ahead = 3072, pair_bytes = 128;
 template <int64_t request_bytes>
 void ask_for_pair(const std::byte* weights) {
   for (int64_t at = 0; at < pair_bytes; at += request_bytes) prefetch_l2(weights + read_ahead + at);
+}
+
+/// For groups of cpu_coded: three lines; with requests for pairs, all pairs of two groups.
+template <int64_t request_bytes>
+void ask_for_group(const std::byte* group, int64_t index) {
+  const int64_t first = request_bytes == line_bytes ? 0 : index % 2 * line_bytes;
+  for (int64_t at = first; at < group_bytes; at += request_bytes) prefetch_l2(group + read_ahead + at);
 }
 
 // Weight formats of cpu_blocks. step(sum, w, x) adds the products of one step of a block's inputs; a step
@@ -54,15 +63,18 @@ using F16Blocks = SingleBlocks<32, load_f16_line>;
 template <bool pairs>
 struct BF16Blocks {
   static constexpr int64_t inputs = 2, bytes = 64, input_bytes = pairs ? 2 : 4;
-  template <int64_t request_bytes>
-  static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
+  static Vec add_line(Vec sum, const Bytes& line, const std::byte* x) {
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
-    if constexpr (pairs) return add_pairs(sum, w, x);
+    if constexpr (pairs) return add_pairs(sum, line, x);
 #endif
     Vec first, second;
-    load_bf16_pairs(w, first, second);
+    widen_pairs(line, first, second);
     const auto* input = reinterpret_cast<const float*>(x);
     return fma(second, set1(input[1]), fma(first, set1(input[0]), sum));
+  }
+  template <int64_t request_bytes>
+  static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
+    return add_line(sum, load_bytes(w), x);
   }
 };
 
@@ -157,6 +169,57 @@ void multiply(const PreparedProduct& p, Range blocks) {
   }
 }
 
+/// The same sums for blocks of cpu_coded, several at a time: what decodes one goes on while another waits for
+/// its sum.
+template <bool pairs, int64_t request_bytes, int count>
+void multiply_coded(const PreparedProduct& p, const int64_t (&blocks)[count]) {
+  using Format = BF16Blocks<pairs>;
+  const Product& product = *p.product;
+  const MatrixLayout m = layout_of(product.weight);
+  const std::byte* segments[count];
+  Vec sums[count];
+  for (int b = 0; b < count; b++) {
+    segments[b] = product.weight.data + blocks[b] * m.unit_bytes();
+    sums[b] = set1(0);
+  }
+  const std::byte* x = p.x;
+  for (int64_t first = 0; first < m.inputs; first += segment_inputs) {
+    auto readers = [&]<int... b>(std::integer_sequence<int, b...>) {
+      return std::array{SegmentReader(segments[b], 0)...};
+    }(std::make_integer_sequence<int, count>());
+    for (const std::byte*& segment : segments) {
+      prefetch_l2(segment + read_ahead);
+      segment += segment_bytes;
+    }
+    const int64_t groups = groups_of(std::min(segment_inputs, m.inputs - first));
+    for (int64_t g = 0; g < groups; g++) {
+#pragma GCC unroll 4
+      for (int b = 0; b < count; b++) {
+        ask_for_group<request_bytes>(readers[b].group(), g);
+        const std::byte* input = x;
+        readers[b].read_group([&](const Bytes& line) {
+          sums[b] = Format::add_line(sums[b], line, input);
+          input += Format::inputs * Format::input_bytes;
+        });
+      }
+      x += group_inputs * Format::input_bytes;
+    }
+  }
+  for (int b = 0; b < count; b++) {
+    const int64_t output = blocks[b] * block_outputs;
+    finish(product, 0, output, std::min(block_outputs, m.outputs - output), sums[b]);
+  }
+}
+
+/// The first half of the blocks beside the second, so that both are read without a gap.
+template <bool pairs, int64_t request_bytes>
+void multiply_coded(const PreparedProduct& p, Range blocks) {
+  const int64_t half = (blocks.end - blocks.begin) / 2;
+  for (int64_t block = blocks.begin; block < blocks.begin + half; block++)
+    multiply_coded<pairs, request_bytes, 2>(p, {block, block + half});
+  if ((blocks.end - blocks.begin) % 2 != 0) multiply_coded<pairs, request_bytes, 1>(p, {blocks.end - 1});
+}
+
 // Weight formats of input_rows: 16 weights of a row, and what they are multiplied with for an input.
 
 template <DType dtype, Vec (*load_line)(const std::byte*)>
@@ -242,9 +305,16 @@ void with_format(DType dtype, Body body) {
 
 void matvec_blocks(const PreparedProduct& p, Range blocks) {
   const DType type = p.product->weight.dtype;
+  const bool amd = __builtin_cpu_is("amd");
+  if (p.product->weight.layout == Layout::cpu_coded) {
+    auto run = [&]<bool pairs>() {
+      amd ? multiply_coded<pairs, pair_bytes>(p, blocks) : multiply_coded<pairs, line_bytes>(p, blocks);
+    };
+    return p.operand == Operand::bf16 ? run.template operator()<bf16_products>()
+                                      : run.template operator()<false>();
+  }
   auto run = [&]<class Format>() {
-    __builtin_cpu_is("amd") ? multiply<Format, pair_bytes>(p, blocks)
-                            : multiply<Format, line_bytes>(p, blocks);
+    amd ? multiply<Format, pair_bytes>(p, blocks) : multiply<Format, line_bytes>(p, blocks);
   };
   if (p.operand == Operand::integers) {
     return type == DType::i4 ? run.template operator()<IntegerBlocks<DType::i4>>()

@@ -21,10 +21,10 @@ inline bool is_bf16(Operand operand) { return operand == Operand::bf16 || operan
 
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
 /// sums + a line of pairs of weights times a pair of inputs, the second product first.
-inline Vec add_pairs(Vec sums, const std::byte* line, const std::byte* pair) {
+inline Vec add_pairs(Vec sums, const Bytes& line, const std::byte* pair) {
   int32_t bits;
   std::memcpy(&bits, pair, 4);
-  return {_mm512_dpbf16_ps(sums.v, reinterpret_cast<__m512bh>(_mm512_loadu_si512(line)),
+  return {_mm512_dpbf16_ps(sums.v, reinterpret_cast<__m512bh>(line.v),
                            reinterpret_cast<__m512bh>(_mm512_set1_epi32(bits)))};
 }
 #endif

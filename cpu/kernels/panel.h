@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/kernels/coded.h"
 #include "cpu/kernels/operand.h"
 
 namespace rwkv::cpu::ISA {
@@ -93,8 +94,8 @@ struct BF16Blocks {
   void quad(int64_t block, int64_t input, Vec (&w)[4]) const {
     const std::byte* at = weights + block * block_bytes + input * 32;
     w[0] = w[1] = w[2] = w[3] = set1(0);
-    if (input < m.inputs) load_bf16_pairs(at, w[0], w[1]);
-    if (input + 2 < m.inputs) load_bf16_pairs(at + line_bytes, w[2], w[3]);
+    if (input < m.inputs) widen_pairs(load_bytes(at), w[0], w[1]);
+    if (input + 2 < m.inputs) widen_pairs(load_bytes(at + line_bytes), w[2], w[3]);
   }
 };
 
@@ -167,6 +168,26 @@ inline void pair_rows(const MatrixLayout& m, const std::byte* weights, int64_t b
 }
 #endif
 
+/// The part of a block of cpu_coded, within a segment, that begins with `first`, a multiple of 8.
+inline void decode_block(const MatrixLayout& m, const std::byte* weights, Operand operand, int64_t block,
+                         int64_t first, int64_t inputs, std::byte* to) {
+  const std::byte* segment = weights + block * m.unit_bytes() + first / segment_inputs * segment_bytes;
+  SegmentReader reader(segment, groups_of(first % segment_inputs));
+  for (int64_t g = 0; g < groups_of(inputs); g++) {
+    reader.read_group([&](const Bytes& line) {
+      if (is_bf16(operand)) {
+        store_bytes(to, line);
+        to += line_bytes;
+        return;
+      }
+      Vec w[2];
+      widen_pairs(line, w[0], w[1]);
+      for (int i = 0; i < 2; i++) store(reinterpret_cast<float*>(to + i * line_bytes), w[i]);
+      to += 2 * line_bytes;
+    });
+  }
+}
+
 /// Whether all of these inputs lie in memory as the operand wants them.
 inline bool is_panel(const MatrixLayout& m, Operand operand, int64_t end) {
   if (m.layout != Layout::cpu_blocks) return false;
@@ -197,7 +218,10 @@ inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand
     return panel;
   }
 #endif
-  if (m.dtype == DType::f16) {
+  if (m.layout == Layout::cpu_coded) {
+    for (int64_t b = 0; b < blocks; b++)
+      decode_block(m, weights, operand, block + b, first, panel.inputs, scratch + b * panel_block_bytes);
+  } else if (m.dtype == DType::f16) {
     from(F16Blocks{m, weights});
   } else if (m.dtype == DType::bf16) {
     from(BF16Blocks{m, weights});
@@ -216,6 +240,13 @@ inline void find_pieces(const MatrixLayout& m, const std::byte* weights, Operand
   if (m.layout == Layout::input_rows) {
     const Range outputs{block * block_outputs, (block + blocks) * block_outputs};
     pieces[0] = pieces_of_rows({m, weights}, outputs, {first, first + inputs});
+    return;
+  }
+  if (m.layout == Layout::cpu_coded) {
+    const int64_t begin = first / segment_inputs * segment_bytes + groups_of(first % segment_inputs) * group_bytes;
+    const int64_t bytes = static_cast<int64_t>(sizeof(SegmentHead)) + groups_of(inputs) * group_bytes;
+    for (int64_t b = 0; b < blocks; b++)
+      pieces[b] = {weights + (block + b) * m.unit_bytes() + begin, line_bytes, line_bytes, bytes / line_bytes};
     return;
   }
   const int64_t begin = first * m.unit_bytes() / std::max<int64_t>(m.inputs, 1) / line_bytes * line_bytes;

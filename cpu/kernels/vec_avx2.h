@@ -174,14 +174,6 @@ inline void store_bf16(void* p, Vec v) {
   __m256i mixed = _mm256_packus_epi32(bf16_bits(v.lo), bf16_bits(v.hi));
   _mm256_storeu_si256(static_cast<__m256i*>(p), _mm256_permute4x64_epi64(mixed, 0xd8));
 }
-inline void load_bf16_pairs(const void* p, Vec& first, Vec& second) {
-  const auto* line = static_cast<const __m256i*>(p);
-  __m256i lo = _mm256_loadu_si256(line), hi = _mm256_loadu_si256(line + 1);
-  __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-  first = {_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
-  second = {_mm256_castsi256_ps(_mm256_and_si256(lo, upper)),
-            _mm256_castsi256_ps(_mm256_and_si256(hi, upper))};
-}
 inline Vec load_i4(const void* p) {
   const __m128i words = _mm_cvtepu8_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
   const __m128i codes = _mm_and_si128(_mm_or_si128(words, _mm_slli_epi16(words, 4)), _mm_set1_epi8(15));
@@ -197,6 +189,18 @@ inline Bytes load_bytes(const void* p) {
   const auto* half = static_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(half), _mm256_loadu_si256(half + 1)};
 }
+inline void store_bytes(void* p, const Bytes& line) {
+  auto* half = static_cast<__m256i*>(p);
+  _mm256_storeu_si256(half, line.lo);
+  _mm256_storeu_si256(half + 1, line.hi);
+}
+inline void widen_pairs(const Bytes& line, Vec& first, Vec& second) {
+  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  first = {_mm256_castsi256_ps(_mm256_slli_epi32(line.lo, 16)),
+           _mm256_castsi256_ps(_mm256_slli_epi32(line.hi, 16))};
+  second = {_mm256_castsi256_ps(_mm256_and_si256(line.lo, upper)),
+            _mm256_castsi256_ps(_mm256_and_si256(line.hi, upper))};
+}
 inline void load_int4(const void* p, Bytes (&lines)[2]) {
   const Bytes pairs = load_bytes(p);
   const __m256i levels = _mm256_broadcastsi128_si256(load_half_register(int4_levels.data()));
@@ -204,6 +208,22 @@ inline void load_int4(const void* p, Bytes (&lines)[2]) {
   auto lower = [&](__m256i v) { return _mm256_shuffle_epi8(levels, _mm256_and_si256(v, mask)); };
   lines[0] = {lower(pairs.lo), lower(pairs.hi)};
   lines[1] = {lower(_mm256_srli_epi16(pairs.lo, 4)), lower(_mm256_srli_epi16(pairs.hi, 4))};
+}
+struct CodeTable {
+  __m256i upper;
+};
+inline CodeTable load_code_table(const void* p) {
+  return {_mm256_broadcastsi128_si256(load_half_register(p))};
+}
+inline void decode_lines(const std::byte* group, int half, const CodeTable& table, Bytes (&lines)[2]) {
+  const Bytes codes = load_bytes(group + 128), lower = load_bytes(group + half * 64);
+  auto upper = [&](__m256i both) {
+    const __m256i code = _mm256_and_si256(half == 0 ? both : _mm256_srli_epi16(both, 4), _mm256_set1_epi8(15));
+    return _mm256_shuffle_epi8(table.upper, code);
+  };
+  const Bytes uppers{upper(codes.lo), upper(codes.hi)};
+  lines[0] = {_mm256_unpacklo_epi8(lower.lo, uppers.lo), _mm256_unpacklo_epi8(lower.hi, uppers.hi)};
+  lines[1] = {_mm256_unpackhi_epi8(lower.lo, uppers.lo), _mm256_unpackhi_epi8(lower.hi, uppers.hi)};
 }
 template <int shift>
 inline __m256 byte_of(__m256i quads) {

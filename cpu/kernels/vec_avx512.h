@@ -152,11 +152,6 @@ inline void store_bf16_pairs(void* p, Vec first, Vec second) {
   _mm512_storeu_si512(p, _mm512_permutexvar_epi16(order, apart));
 }
 #endif
-inline void load_bf16_pairs(const void* p, Vec& first, Vec& second) {
-  __m512i line = _mm512_loadu_si512(p);
-  first = {_mm512_castsi512_ps(_mm512_slli_epi32(line, 16))};
-  second = {_mm512_castsi512_ps(_mm512_and_si512(line, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
-}
 inline Vec load_i4(const void* p) {
   const __m128i words = _mm_cvtepu8_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
   const __m128i codes = _mm_and_si128(_mm_or_si128(words, _mm_slli_epi16(words, 4)), _mm_set1_epi8(15));
@@ -168,12 +163,31 @@ struct Bytes {
   __m512i v;
 };
 inline Bytes load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
+inline void store_bytes(void* p, const Bytes& line) { _mm512_storeu_si512(p, line.v); }
+inline void widen_pairs(const Bytes& line, Vec& first, Vec& second) {
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  first = {_mm512_castsi512_ps(_mm512_slli_epi32(line.v, 16))};
+  second = {_mm512_castsi512_ps(_mm512_and_si512(line.v, upper))};
+}
 inline void load_int4(const void* p, Bytes (&lines)[2]) {
   const __m512i pairs = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
   const __m512i levels =
       _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(int4_levels.data())));
   lines[0] = {_mm512_shuffle_epi8(levels, _mm512_and_si512(pairs, mask))};
   lines[1] = {_mm512_shuffle_epi8(levels, _mm512_and_si512(_mm512_srli_epi16(pairs, 4), mask))};
+}
+struct CodeTable {
+  __m512i upper;
+};
+inline CodeTable load_code_table(const void* p) {
+  return {_mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
+}
+inline void decode_lines(const std::byte* group, int half, const CodeTable& table, Bytes (&lines)[2]) {
+  const __m512i codes = _mm512_loadu_si512(group + 128), lower = _mm512_loadu_si512(group + half * 64);
+  const __m512i code = _mm512_and_si512(half == 0 ? codes : _mm512_srli_epi16(codes, 4), _mm512_set1_epi8(15));
+  const __m512i upper = _mm512_shuffle_epi8(table.upper, code);
+  lines[0] = {_mm512_unpacklo_epi8(lower, upper)};
+  lines[1] = {_mm512_unpackhi_epi8(lower, upper)};
 }
 template <int shift>
 inline Vec byte_of(__m512i quads) {

@@ -143,13 +143,6 @@ inline void store_bf16(void* p, Vec v) {
   for (int i = 0; i < 16; i++) bits[i] = to_bfloat16(v.lane[i]).bits;
   std::memcpy(p, bits, sizeof bits);
 }
-/// One line of 16 rows x 2 bf16: the first and the second input of each row.
-inline void load_bf16_pairs(const void* p, Vec& first, Vec& second) {
-  uint16_t bits[32];
-  std::memcpy(bits, p, sizeof bits);
-  first = each([&](int i) { return to_float(BFloat16{bits[2 * i]}); });
-  second = each([&](int i) { return to_float(BFloat16{bits[2 * i + 1]}); });
-}
 /// Sixteen neighbouring int4: integers, not codes.
 inline Vec load_i4(const void* p) {
   uint8_t bytes[8];
@@ -157,7 +150,7 @@ inline Vec load_i4(const void* p) {
   return each([&](int i) { return static_cast<float>(int4_levels[bytes[i / 2] >> i % 2 * 4 & 15]); });
 }
 
-/// One line of 16 rows x 4 integers.
+/// One line: 16 rows x 4 integers, or x 2 bf16.
 struct Bytes {
   int8_t q[64];
 };
@@ -166,6 +159,14 @@ inline Bytes load_bytes(const void* p) {
   std::memcpy(line.q, p, sizeof line.q);
   return line;
 }
+/// A line of 16 rows x 2 bf16: the first and the second input of each row.
+inline void widen_pairs(const Bytes& line, Vec& first, Vec& second) {
+  uint16_t bits[32];
+  std::memcpy(bits, line.q, sizeof bits);
+  first = each([&](int i) { return to_float(BFloat16{bits[2 * i]}); });
+  second = each([&](int i) { return to_float(BFloat16{bits[2 * i + 1]}); });
+}
+inline void store_bytes(void* p, const Bytes& line) { std::memcpy(p, line.q, sizeof line.q); }
 /// From 64 bytes of int4: the line of their lower halves and that of the upper ones.
 inline void load_int4(const void* p, Bytes (&lines)[2]) {
   uint8_t bytes[64];
@@ -173,6 +174,24 @@ inline void load_int4(const void* p, Bytes (&lines)[2]) {
   for (int i = 0; i < 64; i++) {
     lines[0].q[i] = int4_levels[bytes[i] & 15];
     lines[1].q[i] = int4_levels[bytes[i] >> 4];
+  }
+}
+/// Sixteen bytes that decode_lines() looks up.
+struct CodeTable {
+  uint8_t upper[16];
+};
+inline CodeTable load_code_table(const void* p) {
+  CodeTable table;
+  std::memcpy(table.upper, p, sizeof table.upper);
+  return table;
+}
+/// The first or the last two lines of cpu_blocks of a group of cpu_coded (ops/coding.h).
+inline void decode_lines(const std::byte* group, int half, const CodeTable& table, Bytes (&lines)[2]) {
+  for (int i = 0; i < 64; i++) {
+    const int code = static_cast<int>(group[128 + i]) >> half * 4 & 15;
+    int8_t* element = lines[i / 8 % 2].q + (i / 16 * 8 + i % 8) * 2;
+    element[0] = static_cast<int8_t>(group[half * 64 + i]);
+    element[1] = static_cast<int8_t>(table.upper[code]);
   }
 }
 /// The four integers of each row, as they are or times a scale of at most 8 significant bits.

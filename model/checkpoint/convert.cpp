@@ -36,6 +36,7 @@ struct Plan {
   std::vector<TensorEntry> entries;
   Metadata metadata;
   uint64_t header_bytes = 0, total_bytes = 0;
+  uint64_t examined_bytes = 0;  ///< of tensors that might be coded
 };
 
 void check_vocabulary(const MappedFile& vocabulary, Plan& plan) {
@@ -56,12 +57,28 @@ Metadata make_metadata(const Plan& plan, const Checkpoint& checkpoint) {
                 {"rwkv.source_sha256", std::string(64, '0')},
                 {"rwkv.converter", std::string("rwkv-convert ") + version}};
   for (auto& pair : config_metadata(plan.report.config)) m.push_back(std::move(pair));
-  for (const ModelTensor& t : plan.tensors) m.emplace_back("layout." + t.name, describe(t));
+  for (const ModelTensor& t : plan.tensors) m.emplace_back(layout_key(t.name), describe(t));
   for (const TensorEntry& e : plan.entries) m.emplace_back(checksum_key(e.name), checksum_placeholder);
   return m;
 }
 
-Plan make_plan(const Checkpoint& checkpoint, const ConvertOptions& options) {
+// Gives tensors that can be coded that form: the sizes of all must be known before the first is written.
+void choose_coded(Plan& plan, const ConvertOptions& options, ThreadPool& pool) {
+  uint64_t all = 0;
+  for (const ModelTensor& t : plan.tensors) {
+    const bool examined = coded_form(t.spec, t.form) != t.form;
+    all += static_cast<uint64_t>(t.form.bytes()) * (examined ? 2 : 1);
+  }
+  for (ModelTensor& t : plan.tensors) {
+    const StoredForm smaller = coded_form(t.spec, t.form);
+    if (smaller == t.form) continue;
+    plan.examined_bytes += static_cast<uint64_t>(t.form.bytes());
+    if (can_be_coded(plan.model, t, pool)) t.form = smaller;
+    if (options.progress) options.progress(plan.examined_bytes, all);
+  }
+}
+
+Plan make_plan(const Checkpoint& checkpoint, const ConvertOptions& options, ThreadPool& pool) {
   Plan plan{ModelCheckpoint(checkpoint), {}, {}, {}, {}};
   ConvertReport& report = plan.report;
   report.config = plan.model.config();
@@ -69,6 +86,7 @@ Plan make_plan(const Checkpoint& checkpoint, const ConvertOptions& options) {
       options.strategy.empty() ? default_strategy(plan.model) : Strategy::parse(options.strategy);
   report.plan = report.strategy.plan(report.config.layers());
   plan.tensors = model_tensors(report.config, report.plan);
+  choose_coded(plan, options, pool);
   for (const ModelTensor& t : plan.tensors) plan.entries.push_back(entry_of(t));
   if (auto bytes = options.vocabulary.bytes(); !bytes.empty()) {
     check_vocabulary(options.vocabulary, plan);
@@ -118,10 +136,9 @@ void set_metadata(Metadata& metadata, const std::string& key, const std::string&
 }
 
 // Tensors first, the header last: until it is there, the file is none.
-void write_model(Plan& plan, const ConvertOptions& options, const WriteAt& write_at) {
+void write_model(Plan& plan, const ConvertOptions& options, ThreadPool& pool, const WriteAt& write_at) {
   std::span<const std::byte> source = plan.model.checkpoint().file().bytes();
   SourceHash hash(source);
-  ThreadPool pool(options.threads);
   for (size_t i = 0; i < plan.entries.size(); i++) {
     const TensorEntry& entry = plan.entries[i];
     uint64_t at = plan.header_bytes + entry.offset;
@@ -130,7 +147,7 @@ void write_model(Plan& plan, const ConvertOptions& options, const WriteAt& write
       crc = crc32(bytes, crc);
       write_at(at, bytes);
       at += bytes.size();
-      if (options.progress) options.progress(at, plan.total_bytes);
+      if (options.progress) options.progress(plan.examined_bytes + at, plan.examined_bytes + plan.total_bytes);
     };
     if (i < plan.tensors.size()) {
       if (int64_t bad = write_tensor(plan.model, plan.tensors[i], pool, sink); bad > 0) {
@@ -159,9 +176,10 @@ ConvertReport convert_model(const Checkpoint& checkpoint, const std::string& pat
                             const ConvertOptions& options) {
   auto start = std::chrono::steady_clock::now();
   check_not_input(path, {checkpoint.file().path(), options.vocabulary.path()});
-  Plan plan = make_plan(checkpoint, options);
+  ThreadPool pool(options.threads);
+  Plan plan = make_plan(checkpoint, options, pool);
   OutputFile out(path, plan.total_bytes);
-  write_model(plan, options,
+  write_model(plan, options, pool,
               [&](uint64_t offset, std::span<const std::byte> bytes) { out.write_at(offset, bytes); });
   out.commit();
   plan.report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -169,7 +187,8 @@ ConvertReport convert_model(const Checkpoint& checkpoint, const std::string& pat
 }
 
 ModelFile convert_in_memory(const Checkpoint& checkpoint, const ConvertOptions& options) {
-  Plan plan = make_plan(checkpoint, options);
+  ThreadPool pool(options.threads);
+  Plan plan = make_plan(checkpoint, options, pool);
   const std::string& path = checkpoint.file().path();
   check_memory(plan.total_bytes, path,
                "convert it with rwkv-convert and use the file, or choose a smaller precision");
@@ -188,7 +207,7 @@ ModelFile convert_in_memory(const Checkpoint& checkpoint, const ConvertOptions& 
     Buffer writable(static_cast<std::byte*>(memory), plan.total_bytes,
                     [size = plan.total_bytes](std::byte* p) { munmap(p, size); });
     try {
-      write_model(plan, options, [&](uint64_t offset, std::span<const std::byte> bytes) {
+      write_model(plan, options, pool, [&](uint64_t offset, std::span<const std::byte> bytes) {
         std::memcpy(writable.data() + offset, bytes.data(), bytes.size());
       });
     } catch (...) {

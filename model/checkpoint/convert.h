@@ -15,7 +15,7 @@ struct ConvertOptions {
   std::string strategy;   ///< empty: fp32, fp16 or bf16 on the CPU, as the checkpoint's embedding is
   MappedFile vocabulary;  ///< put into the file; empty: none
   int threads = 0;        ///< 0: one per core
-  std::function<void(uint64_t done, uint64_t total)> progress;  ///< bytes written
+  std::function<void(uint64_t done, uint64_t total)> progress;  ///< bytes examined and written
 };
 
 struct ConvertReport {

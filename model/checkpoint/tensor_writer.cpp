@@ -1,5 +1,7 @@
 #include "model/checkpoint/tensor_writer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -8,8 +10,10 @@
 #include <vector>
 
 #include "core/buffer.h"
+#include "core/error.h"
 #include "core/half.h"
 #include "model/checkpoint/reference_norm.h"
+#include "ops/coding.h"
 
 namespace rwkv {
 namespace {
@@ -100,21 +104,62 @@ SourceTensor unit_major_view(const SourceTensor& source, const TensorSpec& spec)
   return view;
 }
 
+/// A matrix of the checkpoint, unit by unit of a layout.
+class MatrixSource {
+ public:
+  MatrixSource(const ModelCheckpoint& model, const ModelTensor& t, const MatrixLayout& layout) : m_(layout) {
+    const SourceTensor& source = *model.source_of(t.spec, t.name).tensor;
+    model.checkpoint().check(source);
+    view_ = unit_major_view(source, t.spec);
+  }
+
+  /// Its values.
+  std::span<const float> read(int64_t u, float* tile) const {
+    const int64_t rows = m_.tile_rows(u), cols = m_.tile_cols();
+    const int64_t first = m_.layout == Layout::input_rows ? u * cols : u * block_outputs * cols;
+    copy_elements_f32(view_, static_cast<uint64_t>(first), static_cast<uint64_t>(rows * cols), tile);
+    return {tile, static_cast<size_t>(rows * cols)};
+  }
+  [[nodiscard]] int64_t tile_floats() const { return m_.tile_cols() * block_outputs; }
+
+ private:
+  MatrixLayout m_;
+  SourceTensor view_;
+};
+
 int64_t write_matrix(const ModelCheckpoint& model, const ModelTensor& t, ThreadPool& pool,
                      const ByteSink& sink) {
-  const SourceTensor& source = *model.source_of(t.spec, t.name).tensor;
-  model.checkpoint().check(source);
-  SourceTensor view = unit_major_view(source, t.spec);
-  MatrixLayout m = matrix_layout(t.spec, t.form);
+  const MatrixLayout m = matrix_layout(t.spec, t.form);
+  const MatrixSource source(model, t, m);
   std::atomic<int64_t> bad = 0;
-  write_units(
-      t.form, m.tile_cols() * block_outputs, pool, sink, [&](int64_t u, float* tile, std::byte* packed) {
-        int64_t rows = m.tile_rows(u), cols = m.tile_cols();
-        int64_t first = m.layout == Layout::input_rows ? u * cols : u * block_outputs * cols;
-        copy_elements_f32(view, static_cast<uint64_t>(first), static_cast<uint64_t>(rows * cols), tile);
-        bad += count_not_finite({tile, static_cast<size_t>(rows * cols)}, t.form.dtype);
-        pack_unit(m, u, tile, packed);
-      });
+  write_units(t.form, source.tile_floats(), pool, sink, [&](int64_t u, float* tile, std::byte* packed) {
+    bad += count_not_finite(source.read(u, tile), t.form.dtype);
+    pack_unit(m, u, tile, packed);
+  });
+  return bad;
+}
+
+// A tile's memory has room for the unit in cpu_blocks behind it.
+int64_t floats_with_block(const MatrixSource& source, const MatrixLayout& blocks) {
+  return source.tile_floats() + blocks.unit_bytes() / static_cast<int64_t>(sizeof(float));
+}
+
+int64_t write_coded(const ModelCheckpoint& model, const ModelTensor& t, ThreadPool& pool,
+                    const ByteSink& sink) {
+  const MatrixLayout m = matrix_layout(t.spec, t.form), blocks = uncoded(m);
+  const MatrixSource source(model, t, blocks);
+  std::atomic<int64_t> bad = 0, failed = 0;
+  write_units(t.form, floats_with_block(source, blocks), pool, sink,
+              [&](int64_t u, float* tile, std::byte* packed) {
+                bad += count_not_finite(source.read(u, tile), t.form.dtype);
+                auto* block = reinterpret_cast<std::byte*>(tile + source.tile_floats());
+                pack_unit(blocks, u, tile, block);
+                if (!encode_block(m, block, packed)) failed++;
+              });
+  if (failed > 0) {
+    throw Error(fmt::format("{}: tensor '{}' changed while it was converted; convert it again",
+                            model.checkpoint().file().path(), t.name));
+  }
   return bad;
 }
 
@@ -149,10 +194,31 @@ int64_t write_table(const ModelCheckpoint& model, const ModelTensor& t, ThreadPo
 
 }  // namespace
 
+bool can_be_coded(const ModelCheckpoint& model, const ModelTensor& t, ThreadPool& pool) {
+  if (coded_form(t.spec, t.form) == t.form) return false;
+  const MatrixLayout m = matrix_layout(t.spec, t.form);
+  const MatrixSource source(model, t, m);
+  const int64_t floats = floats_with_block(source, m);
+  Buffer tiles = Buffer::host(static_cast<size_t>(floats * pool.threads()) * sizeof(float));
+  std::atomic<bool> codable = true;
+  pool.run([&](int worker) {
+    auto* tile = reinterpret_cast<float*>(tiles.data()) + floats * worker;
+    auto* block = reinterpret_cast<std::byte*>(tile + source.tile_floats());
+    const Range range = partition(m.units(), 1, worker, pool.threads());
+    for (int64_t u = range.begin; u < range.end && codable; u++) {
+      source.read(u, tile);
+      pack_unit(m, u, tile, block);
+      if (!is_codable(m, block)) codable = false;
+    }
+  });
+  return codable;
+}
+
 int64_t write_tensor(const ModelCheckpoint& model, const ModelTensor& tensor, ThreadPool& pool,
                      const ByteSink& sink) {
   if (tensor.spec.role == Role::vector) return write_vector(model, tensor, sink);
   if (tensor.spec.role == Role::table) return write_table(model, tensor, pool, sink);
+  if (tensor.form.layout == Layout::cpu_coded) return write_coded(model, tensor, pool, sink);
   return write_matrix(model, tensor, pool, sink);
 }
 
