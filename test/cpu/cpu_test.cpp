@@ -69,6 +69,7 @@ TEST_CASE("matmul: all layouts and types") {
   for (Layout layout : layouts) {
     for (DType dtype : types) check_matmul(all, layout, dtype);
   }
+  check_matmul(all, Layout::cpu_coded, DType::bf16);
 }
 
 TEST_CASE("matmul: all epilogues") {
@@ -76,6 +77,7 @@ TEST_CASE("matmul: all epilogues") {
   for (Layout layout : layouts) {
     for (DType dtype : types) check_epilogues(all, layout, dtype);
   }
+  check_epilogues(all, Layout::cpu_coded, DType::bf16);
 }
 
 TEST_CASE("matmul: several products in a call give what each gives alone") {
@@ -85,6 +87,10 @@ TEST_CASE("matmul: products that share an input give what each gives alone") {
   check_matmul_of_shared_inputs(implementation());
 }
 TEST_CASE("matmul: exact weights in bf16 give the bits of fp32") { check_exact_matmul(implementation()); }
+TEST_CASE("matmul: coded weights give the bits of the same weights as they are") {
+  check_coded_matmul(implementation());
+}
+TEST_CASE("matmul: coded weights that are damaged harm nothing else") { check_damaged_coding(implementation()); }
 TEST_CASE("matmul: threads do not disturb each other") { check_matmul_repeatedly(implementation()); }
 TEST_CASE("matmul: smallest and largest numbers, infinities, NaN") {
   check_matmul_extremes(implementation());

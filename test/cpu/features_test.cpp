@@ -93,8 +93,9 @@ TEST_CASE("instruction sets: avx2 and avx512 give the same bits") {
   const cpu::Kernels *a = supported("avx2"), *b = supported("avx512");
   if (a == nullptr || b == nullptr) return;
   Random random(3);
-  for (Layout layout : {Layout::cpu_blocks, Layout::input_rows}) {
+  for (Layout layout : {Layout::cpu_blocks, Layout::cpu_coded, Layout::input_rows}) {
     for (DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8, DType::i4}) {
+      if (layout == Layout::cpu_coded && dtype != DType::bf16) continue;
       for (int64_t tokens : {1, 2, 3, 12, 25}) {
         for (int64_t inputs : {1, 2, 65, 300}) {
           CAPTURE(name_of(dtype));

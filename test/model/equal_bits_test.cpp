@@ -4,6 +4,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/half.h"
 #include "cpu/features.h"
 #include "model/checkpoint/convert.h"
@@ -191,6 +194,88 @@ TEST_CASE("equal bits: a file in 16 bits is multiplied in fp32 as it lies there"
       CHECK(model->converted_bytes() == vocabulary * width * 4);  // the embedding
     }
   }
+}
+
+namespace {
+
+/// Wide enough that the CPU's matrices of bf16 are coded.
+ModelShape wide_shape(Version version, DType type) {
+  return {.version = version, .layers = 2, .embd = 256, .ffn = 320, .vocab = 50, .head = 64, .dtype = type};
+}
+
+/// As the other checkpoint, but with numbers that no table of sixteen has.
+CheckpointTensors uncodable(CheckpointTensors tensors) {
+  for (CheckpointTensor& t : tensors) {
+    if (t.sizes.size() != 2 || !t.name.ends_with("weight") || t.name == "emb.weight") continue;
+    for (size_t i = 0; i < t.values.size(); i++) t.values[i] = std::ldexp(1.0f, -static_cast<int>(i % 61));
+  }
+  return tensors;
+}
+
+Layout layout_in(const std::string& path, const std::string& name) {
+  const ModelFile file = ModelFile::open(path);
+  auto found = std::ranges::find(file.tensors, name, &ModelTensor::name);
+  REQUIRE(found != file.tensors.end());
+  return found->form.layout;
+}
+
+}  // namespace
+
+TEST_CASE("equal bits: coded matrices, and the same numbers as fp32") {
+  TemporaryDirectory directory;
+  const std::string source = directory / "source", narrow = directory / "narrow", wide = directory / "wide";
+  for (Version version : all_versions) {
+    CAPTURE(name_of(version));
+    write_checkpoint(source, make_checkpoint(wide_shape(version, DType::bf16)));
+    convert(source, narrow, "cpu fp32", 3);
+    CheckpointTensors tensors = make_checkpoint(wide_shape(version, DType::bf16));
+    for (CheckpointTensor& t : tensors) {
+      if (t.dtype == DType::bf16)
+        for (float& v : t.values) v = to_float(to_bfloat16(v));
+      if (t.sizes.size() == 2 && t.name != "emb.weight") t.dtype = DType::f32;
+    }
+    write_checkpoint(source, tensors);
+    convert(source, wide, "cpu fp32");
+    CHECK(layout_in(narrow, "head.weight") == Layout::cpu_coded);
+    CHECK(layout_in(narrow, "blocks.1.ffn.key.weight") == Layout::cpu_coded);
+    CHECK(layout_in(narrow, "blocks.1.ffn.value.weight") == Layout::input_rows);
+    CHECK(layout_in(wide, "head.weight") == Layout::cpu_blocks);
+    auto a = load_file(narrow, "", 2), b = load_file(wide);
+    CHECK(a->converted_bytes() == 0);
+    const std::vector<int32_t> tokens = {3, 1, 4, 1, 5, 9, 2, 6};
+    for (int64_t chunk : {1, 8}) CHECK(same_bits(run(a, tokens, chunk), run(b, tokens, chunk)));
+  }
+}
+
+TEST_CASE("equal bits: from coded matrices to other strategies, as from the checkpoint") {
+  TemporaryDirectory directory;
+  const std::string source = directory / "source", file = directory / "file";
+  write_checkpoint(source, make_checkpoint(wide_shape(Version::v7, DType::bf16)));
+  convert(source, file, "cpu bf16");
+  const std::vector<int32_t> tokens = {3, 1, 4, 1, 5};
+  for (const std::string& precision : precisions) {
+    CAPTURE(precision);
+    auto a = load_file(file, "cpu " + precision), b = load_checkpoint(source, "cpu " + precision);
+    // The embedding is in bf16 in the file.
+    const double bound = precision.starts_with("bf16") ? 0 : 1e-2;
+    for (int64_t chunk : {1, 5}) CHECK(relative_error(run(a, tokens, chunk), run(b, tokens, chunk)) <= bound);
+  }
+}
+
+TEST_CASE("matrices that cannot be coded stay as they are, each on its own") {
+  TemporaryDirectory directory;
+  const std::string source = directory / "source", file = directory / "file";
+  CheckpointTensors tensors = make_checkpoint(wide_shape(Version::v6, DType::bf16));
+  const CheckpointTensor other = tensor_of(tensors, "blocks.0.att.key.weight");
+  tensors = uncodable(std::move(tensors));
+  tensor_of(tensors, other.name) = other;
+  write_checkpoint(source, tensors);
+  convert(source, file, "cpu bf16");
+  CHECK(layout_in(file, "blocks.0.att.key.weight") == Layout::cpu_coded);
+  CHECK(layout_in(file, "blocks.1.att.key.weight") == Layout::cpu_blocks);
+  CHECK(layout_in(file, "head.weight") == Layout::cpu_blocks);
+  const std::vector<int32_t> tokens = {3, 1, 4};
+  CHECK(same_bits(run(load_file(file), tokens), run(load_checkpoint(source, "cpu bf16"), tokens)));
 }
 
 namespace {

@@ -204,6 +204,24 @@ TEST_CASE("model file: metadata that are missing, of another time, or do not fit
   }
 }
 
+TEST_CASE("model file: which matrices are coded is what the metadata say, and must fit the tensors") {
+  const std::string key = "layout.head.weight", coded = "cpu_coded bf16 [20, 256]", plain = "cpu_blocks bf16 [20, 256]";
+  const ModelShape shape{.embd = 256, .dtype = DType::bf16};
+  const Parts whole(whole_file(shape, "cpu bf16"));
+  for (const std::string& value : {plain, std::string("cpu_coded bf16 [20, 257]"), std::string()}) {
+    Parts parts = whole;
+    parts.set(key, value);
+    CHECK(contains(parts.refusal(), "should be 'head.weight' bf16"));
+  }
+  Parts same = whole, without = whole, narrow(whole_file({.dtype = DType::bf16}, "cpu bf16"));
+  same.set(key, coded);
+  CHECK(same.refusal().empty());
+  without.erase(key);
+  CHECK(contains(without.refusal(), "should be 'head.weight' bf16"));
+  narrow.set(key, "cpu_coded bf16 [20, 16]");  // these would be larger so: for people alone
+  CHECK(narrow.refusal().empty());
+}
+
 TEST_CASE("model file: checksums find the tensor that changed, and cannot be left out") {
   std::string bytes = whole_file({}, "cpu bf16i8");
   MemoryFile file(bytes);

@@ -1,11 +1,14 @@
 #include "test/ops/device_tensor.h"
 
+#include <doctest/doctest.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "core/checked.h"
+#include "ops/coding.h"
 
 namespace rwkv::test {
 
@@ -111,7 +114,7 @@ PackedMatrix::PackedMatrix(MatrixLayout layout, std::span<const float> values)
   for (int64_t u = 0; u < layout.units(); u++) {
     std::byte* packed = bytes.data() + u * layout.unit_bytes();
     if (layout.layout != Layout::input_rows) {
-      pack_unit(layout, u, values.data() + u * block_outputs * inputs, packed);
+      pack(u, values.data() + u * block_outputs * inputs, packed);
       unpack_unit(layout, u, packed, stored.data() + u * block_outputs * inputs);
       continue;
     }
@@ -123,6 +126,14 @@ PackedMatrix::PackedMatrix(MatrixLayout layout, std::span<const float> values)
     for (size_t o = 0; o < column.size(); o++)
       stored[o * static_cast<size_t>(inputs) + static_cast<size_t>(u)] = column[o];
   }
+}
+
+void PackedMatrix::pack(int64_t u, const float* tile, std::byte* packed) const {
+  if (layout.layout != Layout::cpu_coded) return pack_unit(layout, u, tile, packed);
+  const MatrixLayout blocks = uncoded(layout);
+  std::vector<std::byte> block(static_cast<size_t>(blocks.unit_bytes()));
+  pack_unit(blocks, u, tile, block.data());
+  REQUIRE(encode_block(layout, block.data(), packed));
 }
 
 DeviceMatrix::DeviceMatrix(Device& device, const PackedMatrix& matrix)

@@ -81,6 +81,9 @@ struct PackedMatrix {
     return std::span(stored).subspan(static_cast<size_t>(output * layout.inputs),
                                      static_cast<size_t>(layout.inputs));
   }
+
+ private:
+  void pack(int64_t u, const float* tile, std::byte* packed) const;
 };
 
 /// A packed matrix in the device's memory.

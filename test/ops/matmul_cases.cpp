@@ -2,7 +2,9 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 
+#include "ops/coding.h"
 #include "test/ops/product_case.h"
 
 namespace rwkv::test {
@@ -141,6 +143,75 @@ void check_exact_matmul(const Implementation& implementation) {
           CHECK(same_bits(result(implementation[d], narrow, true), result(implementation[d], wide, false)));
         }
       }
+    }
+  }
+}
+
+namespace {
+
+/// Some weights become exceptions of their segments: the first and the last of each, and neighbours.
+void make_exceptions(std::vector<float>& weights, Shape shape) {
+  for (int64_t o = 0; o < shape.outputs; o += 16) {
+    for (int64_t first = 0; first < shape.inputs; first += segment_inputs) {
+      const int64_t last = std::min(first + segment_inputs, shape.inputs) - 1;
+      for (int64_t input : {first, first + (last - first) / 2, last}) {
+        for (int64_t output = o; output < std::min(o + 16, shape.outputs); output += 5)
+          weights[static_cast<size_t>(output * shape.inputs + input)] = std::ldexp(1.5f, static_cast<int>(-60 + output % 40));
+      }
+    }
+  }
+}
+
+std::vector<float> multiply(Bench bench, const std::vector<Product>& products, const OnDevice& result) {
+  bench.ops.matmul(products);
+  bench.ops.synchronize();
+  return result.result();
+}
+
+}  // namespace
+
+void check_coded_matmul(const Implementation& implementation) {
+  int64_t seed = 700;
+  std::vector<Shape> all(std::begin(shapes), std::end(shapes));
+  for (int64_t inputs : {255, 256, 257, 512, 768, 1000}) all.push_back({inputs % 7 * 20 + 40, inputs});
+  for (Shape shape : all) {
+    for (int64_t tokens : {int64_t{1}, chunk_lengths[seed % std::size(chunk_lengths)]}) {
+      const Epilogue epilogue = epilogues[seed++ % std::size(epilogues)];
+      ProductCase plain({Layout::cpu_blocks, DType::bf16, shape.outputs, shape.inputs}, epilogue, tokens, seed);
+      std::vector<float> weights = Random(static_cast<uint64_t>(seed)).normals(shape.outputs * shape.inputs);
+      make_exceptions(weights, shape);
+      plain.weight = PackedMatrix(plain.layout, weights);
+      ProductCase smaller = plain;
+      smaller.layout = coded(plain.layout);
+      smaller.weight = PackedMatrix(smaller.layout, weights);
+      REQUIRE(same_bits(smaller.weight.stored, plain.weight.stored));
+      for (size_t d = 0; d < implementation.size(); d++) {
+        for (bool exact : {false, true}) {
+          CAPTURE(implementation[d].device.description());
+          CAPTURE(shape.outputs);
+          CAPTURE(shape.inputs);
+          CAPTURE(tokens);
+          CAPTURE(exact);
+          OnDevice a(implementation[d].device, plain, {0, tokens}), b(implementation[d].device, smaller, {0, tokens});
+          Product of_plain = a.product(), of_smaller = b.product();
+          of_plain.weight.exact = of_smaller.weight.exact = exact;
+          const std::vector<float> expected = multiply(implementation[d], {of_plain}, a);
+          CHECK(same_bits(multiply(implementation[d], {of_smaller}, b), expected));
+        }
+      }
+    }
+  }
+}
+
+void check_damaged_coding(const Implementation& implementation) {
+  Random random(1);
+  for (int64_t inputs : {256, 300, 513}) {
+    for (int64_t tokens : {1, 2, 25}) {
+      ProductCase c({Layout::cpu_coded, DType::bf16, 40, inputs}, Epilogue::none, tokens, inputs);
+      for (std::byte& b : c.weight.bytes) b = static_cast<std::byte>(random.index(256));
+      // result() looks at the memory around what may be written.
+      for (size_t d = 0; d < implementation.size(); d++)
+        CHECK(run_alone(implementation[d], c, {0, tokens}).size() == static_cast<size_t>(40 * tokens));
     }
   }
 }

@@ -90,6 +90,10 @@ void check_matmul_of_several(const Implementation& implementation);
 void check_matmul_of_shared_inputs(const Implementation& implementation);
 /// bf16 weights that are exact give the bits of the same weights in fp32.
 void check_exact_matmul(const Implementation& implementation);
+/// Weights in cpu_coded give the bits of the same weights in cpu_blocks, exact or not.
+void check_coded_matmul(const Implementation& implementation);
+/// Weights in cpu_coded whose bytes are anything harm nothing but the product.
+void check_damaged_coding(const Implementation& implementation);
 /// Enough work that threads overlap, again and again.
 void check_matmul_repeatedly(const Implementation& implementation);
 /// The smallest and largest numbers of each type; infinities and NaN.
