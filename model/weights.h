@@ -81,8 +81,8 @@ StoredForm stored_form(const TensorSpec& spec, const LayerPlan& plan, DType weig
 inline MatrixLayout matrix_layout(const TensorSpec& spec, const StoredForm& form) {
   return {form.layout, form.dtype, spec.rows, spec.cols};
 }
-/// The form of the same matrix in cpu_coded, which holds the same numbers in fewer bytes; otherwise, where that
-/// is not for it, `form`.
+/// The form of the same matrix in cpu_coded, which holds the same numbers in fewer bytes; otherwise, where
+/// that is not for it, `form`.
 StoredForm coded_form(const TensorSpec& spec, const StoredForm& form);
 /// A view of a stored tensor.
 Tensor stored_view(const TensorSpec& spec, const StoredForm& form, const std::byte* data);

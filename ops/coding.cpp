@@ -26,7 +26,9 @@ struct CodePlace {
   int64_t byte;  // of the group
   int shift;
 };
-CodePlace place_of_code(int64_t lower) { return {group_elements + lower % 64, static_cast<int>(lower / 64 * 4)}; }
+CodePlace place_of_code(int64_t lower) {
+  return {group_elements + lower % 64, static_cast<int>(lower / 64 * 4)};
+}
 
 uint16_t element(const std::byte* segment, int64_t e) {
   uint16_t bits = 0;

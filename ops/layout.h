@@ -14,8 +14,8 @@
 // The 2 x 16-bit and 4 x 8-bit interleaving is the operand order of the AVX-512 BF16, VNNI and AMX
 // instructions.
 //
-// cpu_coded: bf16 alone, the same blocks in 12 bits a weight: ops/coding.h. They can be made of most matrices,
-// by encode_block(), and are read like all others.
+// cpu_coded: bf16 alone, the same blocks in 12 bits a weight: ops/coding.h. They can be made of most
+// matrices, by encode_block(), and are read like all others.
 //
 // cuda_blocks: blocks of 16 outputs, the last one padded with zero rows; a row of inputs after the other, so
 // that the threads of a warp read one row together, 16 bytes each, and tensor cores have their operand:

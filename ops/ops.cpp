@@ -46,11 +46,11 @@ void check_heads(const char* op, const Tensor& state, int64_t width) {
 }
 
 void check_matrix(const Product& p, Layout blocks) {
-  bool known = p.weight.data != nullptr && p.weight.rank == 2 &&
-               is_of(blocks, p.weight.layout) &&
-               (p.weight.dtype == DType::bf16 ||
-                (p.weight.layout != Layout::cpu_coded &&
-                 (p.weight.dtype == DType::f32 || p.weight.dtype == DType::f16 || is_quantized(p.weight.dtype))));
+  bool known =
+      p.weight.data != nullptr && p.weight.rank == 2 && is_of(blocks, p.weight.layout) &&
+      (p.weight.dtype == DType::bf16 ||
+       (p.weight.layout != Layout::cpu_coded &&
+        (p.weight.dtype == DType::f32 || p.weight.dtype == DType::f16 || is_quantized(p.weight.dtype))));
   if (!known || p.weight.sizes[1] != p.x.cols() || p.weight.sizes[0] != p.out.cols()) {
     throw Error(fmt::format("matmul: the weight must be a packed matrix [{}, {}], but is {} [{}, {}]",
                             p.out.cols(), p.x.cols(), name_of(p.weight.dtype), p.weight.sizes[0],

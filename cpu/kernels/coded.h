@@ -5,16 +5,14 @@
 #include "ops/coding.h"
 
 namespace rwkv::cpu::ISA {
-namespace {
 
 constexpr int64_t two_lines_elements = 2 * line_bytes / 2;
-
 constexpr int64_t group_inputs = group_elements / block_outputs;
 
+namespace {
+
 /// Groups that have these inputs of a segment, from its first on.
-constexpr int64_t groups_of(int64_t inputs) {
-  return (inputs + group_inputs - 1) / group_inputs;
-}
+constexpr int64_t groups_of(int64_t inputs) { return (inputs + group_inputs - 1) / group_inputs; }
 
 /// A segment from one of its groups on. A file may say anything: whatever the exceptions are, nothing but
 /// lines is changed.
@@ -39,7 +37,8 @@ class SegmentReader {
     for (int half = 0; half < 2; half++) {
       Bytes lines[2];
       decode_lines(group_, half, table_, lines);
-      if (number_ + half == changed_) [[unlikely]] put_exceptions_into(lines);
+      if (number_ + half == changed_) [[unlikely]]
+        put_exceptions_into(lines);
       use(lines[0]);
       use(lines[1]);
     }

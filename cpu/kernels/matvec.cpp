@@ -186,7 +186,8 @@ void multiply_coded(const PreparedProduct& p, const int64_t (&blocks)[count]) {
   for (int64_t first = 0; first < m.inputs; first += segment_inputs) {
     auto readers = [&]<int... b>(std::integer_sequence<int, b...>) {
       return std::array{SegmentReader(segments[b], 0)...};
-    }(std::make_integer_sequence<int, count>());
+    }
+    (std::make_integer_sequence<int, count>());
     for (const std::byte*& segment : segments) {
       prefetch_l2(segment + read_ahead);
       segment += segment_bytes;
@@ -310,8 +311,8 @@ void matvec_blocks(const PreparedProduct& p, Range blocks) {
     auto run = [&]<bool pairs>() {
       amd ? multiply_coded<pairs, pair_bytes>(p, blocks) : multiply_coded<pairs, line_bytes>(p, blocks);
     };
-    return p.operand == Operand::bf16 ? run.template operator()<bf16_products>()
-                                      : run.template operator()<false>();
+    if (p.operand == Operand::bf16) return run.template operator()<bf16_products>();
+    return run.template operator()<false>();
   }
   auto run = [&]<class Format>() {
     amd ? multiply<Format, pair_bytes>(p, blocks) : multiply<Format, line_bytes>(p, blocks);

@@ -243,10 +243,12 @@ inline void find_pieces(const MatrixLayout& m, const std::byte* weights, Operand
     return;
   }
   if (m.layout == Layout::cpu_coded) {
-    const int64_t begin = first / segment_inputs * segment_bytes + groups_of(first % segment_inputs) * group_bytes;
+    const int64_t begin =
+        first / segment_inputs * segment_bytes + groups_of(first % segment_inputs) * group_bytes;
     const int64_t bytes = static_cast<int64_t>(sizeof(SegmentHead)) + groups_of(inputs) * group_bytes;
     for (int64_t b = 0; b < blocks; b++)
-      pieces[b] = {weights + (block + b) * m.unit_bytes() + begin, line_bytes, line_bytes, bytes / line_bytes};
+      pieces[b] = {weights + (block + b) * m.unit_bytes() + begin, line_bytes, line_bytes,
+                   bytes / line_bytes};
     return;
   }
   const int64_t begin = first * m.unit_bytes() / std::max<int64_t>(m.inputs, 1) / line_bytes * line_bytes;

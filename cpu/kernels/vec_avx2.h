@@ -218,7 +218,8 @@ inline CodeTable load_code_table(const void* p) {
 inline void decode_lines(const std::byte* group, int half, const CodeTable& table, Bytes (&lines)[2]) {
   const Bytes codes = load_bytes(group + 128), lower = load_bytes(group + half * 64);
   auto upper = [&](__m256i both) {
-    const __m256i code = _mm256_and_si256(half == 0 ? both : _mm256_srli_epi16(both, 4), _mm256_set1_epi8(15));
+    const __m256i code =
+        _mm256_and_si256(half == 0 ? both : _mm256_srli_epi16(both, 4), _mm256_set1_epi8(15));
     return _mm256_shuffle_epi8(table.upper, code);
   };
   const Bytes uppers{upper(codes.lo), upper(codes.hi)};

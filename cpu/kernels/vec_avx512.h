@@ -184,7 +184,8 @@ inline CodeTable load_code_table(const void* p) {
 }
 inline void decode_lines(const std::byte* group, int half, const CodeTable& table, Bytes (&lines)[2]) {
   const __m512i codes = _mm512_loadu_si512(group + 128), lower = _mm512_loadu_si512(group + half * 64);
-  const __m512i code = _mm512_and_si512(half == 0 ? codes : _mm512_srli_epi16(codes, 4), _mm512_set1_epi8(15));
+  const __m512i code =
+      _mm512_and_si512(half == 0 ? codes : _mm512_srli_epi16(codes, 4), _mm512_set1_epi8(15));
   const __m512i upper = _mm512_shuffle_epi8(table.upper, code);
   lines[0] = {_mm512_unpacklo_epi8(lower, upper)};
   lines[1] = {_mm512_unpackhi_epi8(lower, upper)};

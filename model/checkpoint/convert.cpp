@@ -147,7 +147,8 @@ void write_model(Plan& plan, const ConvertOptions& options, ThreadPool& pool, co
       crc = crc32(bytes, crc);
       write_at(at, bytes);
       at += bytes.size();
-      if (options.progress) options.progress(plan.examined_bytes + at, plan.examined_bytes + plan.total_bytes);
+      if (options.progress)
+        options.progress(plan.examined_bytes + at, plan.examined_bytes + plan.total_bytes);
     };
     if (i < plan.tensors.size()) {
       if (int64_t bad = write_tensor(plan.model, plan.tensors[i], pool, sink); bad > 0) {

@@ -90,7 +90,9 @@ TEST_CASE("matmul: exact weights in bf16 give the bits of fp32") { check_exact_m
 TEST_CASE("matmul: coded weights give the bits of the same weights as they are") {
   check_coded_matmul(implementation());
 }
-TEST_CASE("matmul: coded weights that are damaged harm nothing else") { check_damaged_coding(implementation()); }
+TEST_CASE("matmul: coded weights that are damaged harm nothing else") {
+  check_damaged_coding(implementation());
+}
 TEST_CASE("matmul: threads do not disturb each other") { check_matmul_repeatedly(implementation()); }
 TEST_CASE("matmul: smallest and largest numbers, infinities, NaN") {
   check_matmul_extremes(implementation());

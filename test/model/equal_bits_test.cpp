@@ -287,7 +287,8 @@ float quantized_weight(const Tensor& packed, int64_t row, int64_t input) {
   const std::byte* step = packed.data + (row / 16 * steps + input / 64) * (64 + (int4 ? 512 : 1024));
   auto scale = reinterpret_cast<const uint16_t*>(step)[inside / 32 * 16 + row % 16];
   auto byte = static_cast<uint8_t>(step[64 + (quad * 16 + row % 16) * 4 + inside % 4]);
-  int q = int4 ? int4_levels[inside / 4 % 2 == 0 ? byte & 15 : byte >> 4] : static_cast<int8_t>(byte);
+  const int8_t q =
+      int4 ? int4_levels[inside / 4 % 2 == 0 ? byte & 15 : byte >> 4] : static_cast<int8_t>(byte);
   return static_cast<float>(q) * to_float(BFloat16{scale});
 }
 

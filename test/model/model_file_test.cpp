@@ -205,7 +205,8 @@ TEST_CASE("model file: metadata that are missing, of another time, or do not fit
 }
 
 TEST_CASE("model file: which matrices are coded is what the metadata say, and must fit the tensors") {
-  const std::string key = "layout.head.weight", coded = "cpu_coded bf16 [20, 256]", plain = "cpu_blocks bf16 [20, 256]";
+  const std::string key = "layout.head.weight", coded = "cpu_coded bf16 [20, 256]",
+                    plain = "cpu_blocks bf16 [20, 256]";
   const ModelShape shape{.embd = 256, .dtype = DType::bf16};
   const Parts whole(whole_file(shape, "cpu bf16"));
   for (const std::string& value : {plain, std::string("cpu_coded bf16 [20, 257]"), std::string()}) {

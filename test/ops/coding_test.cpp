@@ -76,7 +76,7 @@ Block normal_block(int64_t inputs, uint64_t seed, float size = 1) {
 /// The first `count` of some elements, ends of groups and of the segment among them, get upper bytes that no
 /// other has.
 void add_exceptions(Block& block, size_t count) {
-  constexpr int64_t places[] = {0,    1,    31,   32,   63,   64,   127,  128,  2000,
+  constexpr int64_t places[] = {0,    1,    31,   32,   63,   64,   127,  128, 2000,
                                 2001, 2002, 4000, 4032, 4094, 4095, 3000, 3001};
   for (size_t i = 0; i < count; i++)
     block.bits[static_cast<size_t>(places[i])] = static_cast<uint16_t>((0x60 + i) << 8 | 0x12);
@@ -110,7 +110,8 @@ TEST_CASE("coding: fifteen exceptions in a segment, but not sixteen") {
   for (size_t count = 0; count <= 17; count++) {
     CAPTURE(count);
     Block block(300);
-    for (size_t i = 0; i < block.bits.size(); i++) block.bits[i] = static_cast<uint16_t>(i % 16 << 8 | i % 251);
+    for (size_t i = 0; i < block.bits.size(); i++)
+      block.bits[i] = static_cast<uint16_t>(i % 16 << 8 | i % 251);
     add_exceptions(block, count);
     CHECK(block.codable() == (count <= 15));
     REQUIRE(block.encode() == (count <= 15));
@@ -123,7 +124,8 @@ TEST_CASE("coding: fifteen exceptions in a segment, but not sixteen") {
 TEST_CASE("coding: exceptions of one segment do not count for another") {
   Block block = normal_block(1024, 5);
   for (int64_t segment = 0; segment < 4; segment++) {
-    for (int64_t i = 0; i < 10; i++) block.at(i, segment * 256 + i * 25) = static_cast<uint16_t>((i + 1) << 8);
+    for (int64_t i = 0; i < 10; i++)
+      block.at(i, segment * 256 + i * 25) = static_cast<uint16_t>((i + 1) << 8);
   }
   REQUIRE(block.encode());
   CHECK(block.lost() == 0);
@@ -174,7 +176,8 @@ TEST_CASE("coding: from coded blocks to other layouts and types") {
       CHECK(repacked == expected);
     }
   }
-  for (int64_t i = 0; i < 512; i++) CHECK(values[static_cast<size_t>(512 + i)] == to_float(BFloat16{block.at(1, i)}));
+  for (int64_t i = 0; i < 512; i++)
+    CHECK(values[static_cast<size_t>(512 + i)] == to_float(BFloat16{block.at(1, i)}));
 }
 
 TEST_CASE("coding: whatever a unit's bytes are, its weights can be read") {

@@ -156,7 +156,8 @@ void make_exceptions(std::vector<float>& weights, Shape shape) {
       const int64_t last = std::min(first + segment_inputs, shape.inputs) - 1;
       for (int64_t input : {first, first + (last - first) / 2, last}) {
         for (int64_t output = o; output < std::min(o + 16, shape.outputs); output += 5)
-          weights[static_cast<size_t>(output * shape.inputs + input)] = std::ldexp(1.5f, static_cast<int>(-60 + output % 40));
+          weights[static_cast<size_t>(output * shape.inputs + input)] =
+              std::ldexp(1.5f, static_cast<int>(-60 + output % 40));
       }
     }
   }
@@ -177,7 +178,8 @@ void check_coded_matmul(const Implementation& implementation) {
   for (Shape shape : all) {
     for (int64_t tokens : {int64_t{1}, chunk_lengths[seed % std::size(chunk_lengths)]}) {
       const Epilogue epilogue = epilogues[seed++ % std::size(epilogues)];
-      ProductCase plain({Layout::cpu_blocks, DType::bf16, shape.outputs, shape.inputs}, epilogue, tokens, seed);
+      ProductCase plain({Layout::cpu_blocks, DType::bf16, shape.outputs, shape.inputs}, epilogue, tokens,
+                        seed);
       std::vector<float> weights = Random(static_cast<uint64_t>(seed)).normals(shape.outputs * shape.inputs);
       make_exceptions(weights, shape);
       plain.weight = PackedMatrix(plain.layout, weights);
@@ -192,7 +194,8 @@ void check_coded_matmul(const Implementation& implementation) {
           CAPTURE(shape.inputs);
           CAPTURE(tokens);
           CAPTURE(exact);
-          OnDevice a(implementation[d].device, plain, {0, tokens}), b(implementation[d].device, smaller, {0, tokens});
+          OnDevice a(implementation[d].device, plain, {0, tokens}),
+              b(implementation[d].device, smaller, {0, tokens});
           Product of_plain = a.product(), of_smaller = b.product();
           of_plain.weight.exact = of_smaller.weight.exact = exact;
           const std::vector<float> expected = multiply(implementation[d], {of_plain}, a);
