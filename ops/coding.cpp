@@ -86,7 +86,8 @@ void encode_segment(const std::byte* elements, int64_t count, Codes& codes, std:
   std::memcpy(out, &head, sizeof head);
 }
 
-/// visit(elements, their number, codes, number of the segment) until it returns false.
+/// visit(elements, their number, codes, number of the segment) for each segment; false, without going on, at
+/// the first that has too many exceptions.
 template <class Visit>
 bool all_segments(const MatrixLayout& m, const std::byte* block, Visit visit) {
   const int64_t elements = round_up(m.inputs, 2) * block_outputs;
@@ -128,19 +129,21 @@ bool encode_block(const MatrixLayout& m, const std::byte* block, std::byte* out)
   });
 }
 
-uint16_t coded_bits(const std::byte* unit, int64_t output, int64_t input) {
-  const std::byte* segment = unit + input / segment_inputs * segment_bytes;
+void decode_segment(const std::byte* segment, SegmentElements& elements) {
   SegmentHead head;
   std::memcpy(&head, segment, sizeof head);
-  const int64_t e = (input % segment_inputs / 2 * block_outputs + output) * 2 + input % 2;
-  const std::byte* group = segment + sizeof head + e / group_elements * group_bytes;
-  const int64_t lower = lower_bytes[static_cast<size_t>(e % group_elements)];
-  const CodePlace place = place_of_code(lower);
-  uint8_t upper = head.upper[static_cast<size_t>(group[place.byte] >> place.shift & std::byte{15})];
-  for (size_t i = 0; i < std::min<size_t>(head.count, std::size(head.exceptions)); i++) {
-    if (head.positions[i] == e) upper = head.exceptions[i];
+  for (size_t e = 0; e < elements.size(); e++) {
+    const std::byte* group = segment + sizeof head + e / group_elements * group_bytes;
+    const int64_t lower = lower_bytes[e % group_elements];
+    const CodePlace place = place_of_code(lower);
+    const auto code = static_cast<size_t>(group[place.byte] >> place.shift & std::byte{15});
+    elements[e] = static_cast<uint16_t>(head.upper[code] << 8 | static_cast<uint8_t>(group[lower]));
   }
-  return static_cast<uint16_t>(upper << 8 | static_cast<uint8_t>(group[lower]));
+  for (size_t i = 0; i < std::min<size_t>(head.count, std::size(head.exceptions)); i++) {
+    if (head.positions[i] >= elements.size()) continue;
+    uint16_t& bits = elements[head.positions[i]];
+    bits = static_cast<uint16_t>(head.exceptions[i] << 8 | (bits & 255));
+  }
 }
 
 }  // namespace rwkv

@@ -14,6 +14,7 @@
 // block's inputs are padded with zeros to whole segments.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -47,7 +48,8 @@ bool is_worth_coding(const MatrixLayout& m);
 bool is_codable(const MatrixLayout& m, const std::byte* block);
 /// The unit in the form `m`, which is cpu_coded. False when it is not codable: then `out` is undefined.
 bool encode_block(const MatrixLayout& m, const std::byte* block, std::byte* out);
-/// A weight of a unit: the bits of a bf16. Whatever the bytes of the unit are, it stays inside.
-uint16_t coded_bits(const std::byte* unit, int64_t output, int64_t input);
+/// The elements of a segment, bits of bf16. Whatever its bytes are, nothing else is read.
+using SegmentElements = std::array<uint16_t, segment_elements>;
+void decode_segment(const std::byte* segment, SegmentElements& elements);
 
 }  // namespace rwkv

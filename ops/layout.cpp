@@ -123,9 +123,16 @@ void move_quantized(const MatrixLayout& from, int64_t u, const std::byte* in, co
 }
 
 void unpack_coded(const MatrixLayout& m, int64_t u, const std::byte* packed, float* tile) {
-  for (int64_t row = 0; row < m.tile_rows(u); row++) {
-    for (int64_t col = 0; col < m.tile_cols(); col++)
-      *tile++ = to_float(BFloat16{coded_bits(packed, row, col)});
+  SegmentElements elements;
+  for (int64_t first = 0; first < m.inputs; first += segment_inputs, packed += segment_bytes) {
+    decode_segment(packed, elements);
+    const int64_t inputs = std::min(segment_inputs, m.inputs - first);
+    for (int64_t row = 0; row < m.tile_rows(u); row++) {
+      for (int64_t i = 0; i < inputs; i++) {
+        const auto e = static_cast<size_t>(block_index(DType::bf16, row, i));
+        tile[row * m.inputs + first + i] = to_float(BFloat16{elements[e]});
+      }
+    }
   }
 }
 
