@@ -100,7 +100,7 @@ std::string size_text(uint64_t bytes) {
 }  // namespace
 
 std::vector<DeviceMemory> memory_plan(const Config& config, const std::vector<LayerPlan>& plan, int64_t chunk,
-                                      Devices devices) {
+                                      Devices devices, std::span<const StoredForm> stored) {
   std::vector<DeviceMemory> all;
   Extent extent = extent_of(config, plan, chunk);
   for (size_t i = 0; i < plan.size(); i++) {
@@ -114,7 +114,7 @@ std::vector<DeviceMemory> memory_plan(const Config& config, const std::vector<La
   DeviceMemory& head = entry_of(all, device_of(plan.back(), devices));
   if (head.device->id() != 0)
     head.activations += static_cast<uint64_t>(logit_rows(config, extent) * config.n_vocab) * 4;
-  for (const ModelTensor& t : model_tensors(config, plan)) {
+  for (const ModelTensor& t : model_tensors(config, plan, stored)) {
     const LayerPlan& layer = plan[static_cast<size_t>(t.layer)];
     bool host = t.spec.role == Role::table;
     bool streamed = layer.streamed && !(t.layer == config.n_layer && t.spec.role == Role::vector);

@@ -10,6 +10,7 @@
 #include "model/activations.h"
 #include "model/config.h"
 #include "model/strategy.h"
+#include "model/weights.h"
 #include "ops/device.h"
 
 namespace rwkv {
@@ -27,9 +28,12 @@ struct DeviceMemory {
 };
 
 /// Each device that takes part, in the order of the layers. `devices`: the host, then CUDA devices, of which
-/// those of the plan must be there, if only planned (model/planned_device.h).
+/// those of the plan must be there, if only planned (model/planned_device.h). `stored`: the forms of the
+/// model file's tensors; without them, as before a checkpoint is converted, bf16 on the CPU counts in 16
+/// bits.
 std::vector<DeviceMemory> memory_plan(const Config& config, const std::vector<LayerPlan>& plan, int64_t chunk,
-                                      std::span<const std::unique_ptr<Device>> devices);
+                                      std::span<const std::unique_ptr<Device>> devices,
+                                      std::span<const StoredForm> stored = {});
 
 /// "" when every CUDA device has as much memory free as the strategy needs; else one line with the numbers
 /// and what fits, if anything does: with streamed layers and with layers on the CPU, in the same precision or

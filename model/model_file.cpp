@@ -98,7 +98,7 @@ std::vector<ModelTensor> model_tensors(const Config& config, const std::vector<L
 std::vector<ModelTensor> model_tensors(const Config& config, const std::vector<LayerPlan>& plan,
                                        std::span<const StoredForm> stored) {
   std::vector<ModelTensor> tensors = model_tensors(config, plan);
-  for (size_t i = 0; i < tensors.size(); i++) {
+  for (size_t i = 0; i < stored.size(); i++) {
     ModelTensor& t = tensors[i];
     const LayerPlan& layer = plan[static_cast<size_t>(t.layer)];
     const DType type = stored[i].dtype;

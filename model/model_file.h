@@ -28,7 +28,7 @@ struct ModelTensor {
 /// All tensors of a model of this shape, in the order of the file, in the forms that the plan wants.
 std::vector<ModelTensor> model_tensors(const Config& config, const std::vector<LayerPlan>& plan);
 /// The same where a file has them in the forms `stored`: exact matrices (is_exact) stay as they are, unless
-/// they are integers, and coded ones (coded_form) stay coded.
+/// they are integers, and coded ones (coded_form) stay coded. None, as of a checkpoint: as above.
 std::vector<ModelTensor> model_tensors(const Config& config, const std::vector<LayerPlan>& plan,
                                        std::span<const StoredForm> stored);
 

@@ -171,7 +171,7 @@ void print_checkpoint(const InfoOptions& options) {
     return print_memory(*model);
   }
   print_tensors(rows_of(checkpoint), options);
-  if (model) print_usual_strategies(model->config);
+  if (model) print_usual_strategies(*model);
 }
 
 // --- Model files ---
@@ -236,7 +236,7 @@ void print_model_file(const MappedFile& file, const InfoOptions& options) {
   print_row("checksums", checksums_text(model.header));
   if (!options.memory.empty()) return print_memory(question);
   print_tensors(rows_of(model), options);
-  print_usual_strategies(model.config);
+  print_usual_strategies(question);
 }
 
 // --- State files ---

@@ -70,9 +70,7 @@ struct WeightBytes {
 };
 
 WeightBytes weight_bytes(const MemoryQuestion& question, const std::vector<LayerPlan>& plan) {
-  std::vector<ModelTensor> tensors = question.stored.empty()
-                                         ? model_tensors(question.config, plan)
-                                         : model_tensors(question.config, plan, question.stored);
+  std::vector<ModelTensor> tensors = model_tensors(question.config, plan, question.stored);
   WeightBytes sum;
   for (size_t i = 0; i < tensors.size(); i++) {
     const ModelTensor& t = tensors[i];
@@ -144,7 +142,8 @@ void print_verdict(const MemoryQuestion& question, const Strategy& strategy,
 
 }  // namespace
 
-void print_usual_strategies(const Config& config) {
+void print_usual_strategies(const MemoryQuestion& question) {
+  const Config& config = question.config;
   fmt::print("\nmemory that the usual strategies take, with prompts in chunks of {} tokens\n\n", chunk());
   fmt::print("{:<14} {:>11} {:>11}\n", "strategy", "host", "cuda:0");
   for (const char* text : usual_strategies) {
@@ -152,7 +151,8 @@ void print_usual_strategies(const Config& config) {
     // Whatever is here, so that every machine prints the same.
     Devices devices = devices_of(strategy, unknown);
     uint64_t host = 0, cuda = 0;
-    for (const DeviceMemory& m : memory_plan(config, strategy.plan(config.layers()), chunk(), devices))
+    for (const DeviceMemory& m :
+         memory_plan(config, strategy.plan(config.layers()), chunk(), devices, question.stored))
       (m.device->id() == 0 ? host : cuda) += m.total();
     fmt::print("{:<14} {:>11} {:>11}\n", text, bytes_text(host), bytes_text(cuda));
   }
@@ -163,7 +163,7 @@ void print_memory(const MemoryQuestion& question) {
   const char* chosen = question.strategy == "auto" ? " (what auto would choose)" : "";
   std::vector<LayerPlan> plan = strategy.plan(question.config.layers());
   Devices devices = devices_of(strategy, question.device_memory);
-  std::vector<DeviceMemory> memory = memory_plan(question.config, plan, chunk(), devices);
+  std::vector<DeviceMemory> memory = memory_plan(question.config, plan, chunk(), devices, question.stored);
   std::ranges::sort(memory, {}, [](const DeviceMemory& m) { return m.device->id(); });
   const WeightBytes weights = weight_bytes(question, plan);
   if (question.stored.empty()) keep_on_host(memory, weights.all);

@@ -12,10 +12,6 @@
 
 namespace rwkv::apps {
 
-/// A table of the usual strategies for a converted model: one conversation, prompts in chunks of the
-/// programs' default length.
-void print_usual_strategies(const Config& config);
-
 struct MemoryQuestion {
   Config config;
   std::string strategy;                   ///< or auto: what it would choose
@@ -23,6 +19,10 @@ struct MemoryQuestion {
   std::optional<uint64_t> device_memory;  ///< free on each CUDA device; without it: as this machine has
   std::vector<StoredForm> stored;         ///< of the file's tensors; empty for a .pth
 };
+
+/// A table of the usual strategies for a converted model: one conversation, prompts in chunks of the
+/// programs' default length. Of the question only the model counts.
+void print_usual_strategies(const MemoryQuestion& question);
 
 /// What one strategy takes of each device, beside what is free. Throws Error, with what fits instead, when
 /// that does not, and for what is no strategy.

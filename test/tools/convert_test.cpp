@@ -3,7 +3,9 @@
 
 #include <filesystem>
 
+#include "apps/common/progress.h"
 #include "model/checkpoint/state_checkpoint.h"
+#include "model/model_file.h"
 #include "test/apps/chat.h"
 #include "test/model/checkpoint/build.h"
 #include "test/model/checkpoint_model.h"
@@ -37,14 +39,14 @@ void check_parts(const std::string& text, std::initializer_list<const char*> par
     CHECK_MESSAGE(contains(text, part), std::string(part) << " is not in " << text);
 }
 
-/// The host's total and weights of `cpu fp32`, such as "18.8 MB 10.3 MB"; the table of usual strategies has
+/// The host's total and weights of a strategy, such as "18.8 MB 10.3 MB"; the table of usual strategies has
 /// the same total. It depends on the machine's threads and instruction set.
-std::string fp32_memory(const std::string& file) {
-  const std::string text = printed({"--info", file, "--memory", "cpu fp32"});
+std::string memory_of(const std::string& file, const std::string& strategy) {
+  const std::string text = printed({"--info", file, "--memory", strategy});
   const size_t begin = text.find("\nhost ") + 6, unit = text.find(' ', begin) + 1;
   const size_t total_end = text.find(' ', unit), weights_unit = text.find(' ', total_end + 1) + 1;
   check_parts(printed({"--info", file}),
-              {("\ncpu fp32 " + text.substr(begin, total_end - begin) + " ").c_str()});
+              {("\n" + strategy + " " + text.substr(begin, total_end - begin) + " ").c_str()});
   return text.substr(begin, text.find(' ', weights_unit) - begin);
 }
 
@@ -77,13 +79,33 @@ TEST_CASE("rwkv-convert --info: a converted file, with where it comes from and w
   TemporaryDirectory directory;
   // In fp32 integers take 4 bytes, where the checkpoint's bf16 stays bf16.
   CHECK(convert({demo_path("guide-2.5m.pth"), directory / "i8", "--strategy", "cpu bf16i8"}).status == 0);
-  check_parts(fp32_memory(demo_file()), {" MB 5.67 MB"});
-  check_parts(fp32_memory(directory / "i8"), {" MB 10.3 MB"});
+  check_parts(memory_of(demo_file(), "cpu fp32"), {" MB 5.67 MB"});
+  check_parts(memory_of(directory / "i8", "cpu fp32"), {" MB 9.84 MB"});
   CheckpointTensors tensors = make_checkpoint({.vocab = 20});
   tensor_of(tensors, "blocks.1.ffn.key.weight").values[3] = std::numeric_limits<float>::quiet_NaN();
   tensor_of(tensors, "blocks.1.ffn.key.weight").values[9] = -std::numeric_limits<float>::infinity();
   write_checkpoint(directory / "m.pth", tensors);
   check_parts(printed({"--info", directory / "m.pth", "--threads", "2"}), {" 1 NaN 1 infinite\n"});
+}
+
+TEST_CASE("rwkv-convert --info: of a file whose matrices are coded, what they take") {
+  TemporaryDirectory directory;
+  const std::string source = directory / "m.pth", file = directory / "m";
+  write_checkpoint(
+      source, make_checkpoint({.embd = 512, .ffn = 512, .vocab = 1000, .head = 64, .dtype = DType::bf16}));
+  CHECK(convert({source, file}).status == 0);
+  uint64_t bytes = 0, plain = 0;
+  const ModelFile model = ModelFile::open(file);
+  for (const ModelTensor& t : model.tensors) bytes += static_cast<uint64_t>(t.form.bytes());
+  for (const ModelTensor& t : model_tensors(model.config, model.plan))
+    plain += static_cast<uint64_t>(t.form.bytes());
+  CHECK(bytes < plain);
+  for (const std::string strategy : {"cpu bf16", "cpu fp32"}) {
+    // The embedding alone is of another type in fp32.
+    const uint64_t table = strategy == "cpu fp32" ? 1000 * 512 * 2 : 0;
+    CHECK(contains(memory_of(file, strategy), " " + apps::human_bytes(bytes + table)));
+    CHECK(contains(memory_of(source, strategy), " " + apps::human_bytes(plain + table)));
+  }
 }
 
 TEST_CASE("rwkv-convert --info: a .pth that is no model is told apart, and its tensors are listed") {
