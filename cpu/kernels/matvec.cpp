@@ -189,7 +189,7 @@ void multiply_coded(const PreparedProduct& p, const int64_t (&blocks)[count]) {
     }
     (std::make_integer_sequence<int, count>());
     for (const std::byte*& segment : segments) {
-      prefetch_l2(segment + read_ahead);
+      prefetch_l2(segment + read_ahead);  // the line of a head, which no group asks for
       segment += segment_bytes;
     }
     const int64_t groups = groups_of(std::min(segment_inputs, m.inputs - first));

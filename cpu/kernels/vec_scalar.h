@@ -178,13 +178,9 @@ inline void load_int4(const void* p, Bytes (&lines)[2]) {
 }
 /// Sixteen bytes that decode_lines() looks up.
 struct CodeTable {
-  uint8_t upper[16];
+  const uint8_t* upper;
 };
-inline CodeTable load_code_table(const void* p) {
-  CodeTable table;
-  std::memcpy(table.upper, p, sizeof table.upper);
-  return table;
-}
+inline CodeTable load_code_table(const void* p) { return {static_cast<const uint8_t*>(p)}; }
 /// The first or the last two lines of cpu_blocks of a group of cpu_coded (ops/coding.h).
 inline void decode_lines(const std::byte* group, int half, const CodeTable& table, Bytes (&lines)[2]) {
   for (int i = 0; i < 64; i++) {

@@ -139,7 +139,17 @@ int64_t write_matrix(const ModelCheckpoint& model, const ModelTensor& t, ThreadP
   return bad;
 }
 
-// A tile's memory has room for the unit in cpu_blocks behind it.
+// A tile's memory has room for the unit in cpu_blocks behind it: `block`.
+struct Unit {
+  std::span<const float> values;
+  const std::byte* block;
+};
+Unit read_unit(const MatrixSource& source, const MatrixLayout& blocks, int64_t u, float* tile) {
+  const std::span<const float> values = source.read(u, tile);
+  auto* block = reinterpret_cast<std::byte*>(tile + source.tile_floats());
+  pack_unit(blocks, u, tile, block);
+  return {values, block};
+}
 int64_t floats_with_block(const MatrixSource& source, const MatrixLayout& blocks) {
   return source.tile_floats() + blocks.unit_bytes() / static_cast<int64_t>(sizeof(float));
 }
@@ -151,10 +161,9 @@ int64_t write_coded(const ModelCheckpoint& model, const ModelTensor& t, ThreadPo
   std::atomic<int64_t> bad = 0, failed = 0;
   write_units(t.form, floats_with_block(source, blocks), pool, sink,
               [&](int64_t u, float* tile, std::byte* packed) {
-                bad += count_not_finite(source.read(u, tile), t.form.dtype);
-                auto* block = reinterpret_cast<std::byte*>(tile + source.tile_floats());
-                pack_unit(blocks, u, tile, block);
-                if (!encode_block(m, block, packed)) failed++;
+                const Unit unit = read_unit(source, blocks, u, tile);
+                bad += count_not_finite(unit.values, t.form.dtype);
+                if (!encode_block(m, unit.block, packed)) failed++;
               });
   if (failed > 0) {
     throw Error(fmt::format("{}: tensor '{}' changed while it was converted; convert it again",
@@ -203,12 +212,9 @@ bool can_be_coded(const ModelCheckpoint& model, const ModelTensor& t, ThreadPool
   std::atomic<bool> codable = true;
   pool.run([&](int worker) {
     auto* tile = reinterpret_cast<float*>(tiles.data()) + floats * worker;
-    auto* block = reinterpret_cast<std::byte*>(tile + source.tile_floats());
     const Range range = partition(m.units(), 1, worker, pool.threads());
     for (int64_t u = range.begin; u < range.end && codable; u++) {
-      source.read(u, tile);
-      pack_unit(m, u, tile, block);
-      if (!is_codable(m, block)) codable = false;
+      if (!is_codable(m, read_unit(source, m, u, tile).block)) codable = false;
     }
   });
   return codable;
