@@ -266,8 +266,9 @@ inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* 
   int32_t pairs[2];
   std::memcpy(pairs, input, sizeof pairs);
   const __m256i even = _mm256_set1_epi32(pairs[0]), odd = _mm256_set1_epi32(pairs[1]);
+  const __m256i lower_byte = _mm256_set1_epi16(1);  // times one plus the upper byte times zero
   auto products = [&](__m256i sum, __m256i q) {
-    const __m256i lower = _mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8), upper = _mm256_srai_epi16(q, 8);
+    const __m256i lower = _mm256_maddubs_epi16(lower_byte, q), upper = _mm256_srai_epi16(q, 8);
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(lower, even));
     return _mm256_add_epi32(sum, _mm256_madd_epi16(upper, odd));
   };

@@ -258,7 +258,8 @@ struct IntegerSums {
 };
 inline IntegerSums no_sums(int32_t) { return {_mm512_setzero_si512()}; }
 inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* input) {
-  const __m512i lower = _mm512_srai_epi16(_mm512_slli_epi16(line.v, 8), 8);
+  // The lower byte times one plus the upper byte times zero.
+  const __m512i lower = _mm512_maddubs_epi16(_mm512_set1_epi16(1), line.v);
   sums.v = _mm512_add_epi32(sums.v, _mm512_madd_epi16(lower, broadcast_quad(input)));
   sums.v =
       _mm512_add_epi32(sums.v, _mm512_madd_epi16(_mm512_srai_epi16(line.v, 8), broadcast_quad(input + 4)));
