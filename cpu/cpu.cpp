@@ -66,7 +66,6 @@ class CpuOps final : public Ops {
   void prepare_inputs(std::span<const Product> products);
   [[nodiscard]] const PreparedProduct* with_same_input(const PreparedProduct& p) const;
   void prepare_share(int64_t tokens, int worker, int workers) const;
-  void find_nonzero(PreparedProduct& prepared, int64_t& used);
   void matmul_share(std::span<const Product> products, int worker);
   void run_share(const PreparedProduct& p, Range units, std::byte* scratch) const;
 
@@ -79,7 +78,6 @@ class CpuOps final : public Ops {
   };
   std::vector<PreparedProduct> prepared_;
   std::vector<Unprepared> unprepared_;
-  std::vector<int32_t> nonzero_;
   Buffer inputs_, scratch_;
   int64_t scratch_bytes_ = 0;  // of one thread
 };
@@ -91,9 +89,6 @@ void CpuOps::do_reserve(const Limits& limits) {
   if (int64_t bytes = round_up(kernels_.scratch_bytes(tokens), 64); bytes > scratch_bytes_) {
     scratch_bytes_ = bytes;
     scratch_ = Buffer::host(static_cast<size_t>(bytes * threads()));
-  }
-  if (static_cast<size_t>(limits.product_inputs) > nonzero_.size()) {
-    nonzero_.resize(static_cast<size_t>(limits.product_inputs));
   }
   const auto products = static_cast<size_t>(limits.product_inputs / 64 + 1);  // a product has at least 64
   prepared_.reserve(products);
@@ -142,7 +137,7 @@ void CpuOps::do_token_shift(const TokenShift& s) {
 // Lays the inputs of all products out in inputs_, an input of several products once; one that is good as it
 // is stays in place.
 void CpuOps::prepare_inputs(std::span<const Product> products) {
-  int64_t tokens = products[0].x.rows(), used = 0, total = 0, nonzero_used = 0;
+  int64_t tokens = products[0].x.rows(), used = 0, total = 0;
   for (const Product& p : products) total += round_up(p.x.cols(), 64);
   do_reserve({tokens, total});
   prepared_.clear();
@@ -164,7 +159,6 @@ void CpuOps::prepare_inputs(std::span<const Product> products) {
         kernels_.prepare(p.x, Operand::f32, {0, 1}, to);
       }
     }
-    if (p.weight.layout == Layout::input_rows && tokens == 1) find_nonzero(prepared, nonzero_used);
     prepared_.push_back(prepared);
   }
   if (tokens * total < serial_work) {
@@ -189,19 +183,6 @@ void CpuOps::prepare_share(int64_t tokens, int worker, int workers) const {
     const Range range = partition(tokens, kernels_.operand_group(p.operand), worker, workers);
     if (range.begin < range.end) kernels_.prepare(p.product->x, p.operand, range, u.to);
   }
-}
-
-void CpuOps::find_nonzero(PreparedProduct& prepared, int64_t& used) {
-  const auto* x = reinterpret_cast<const float*>(prepared.x);
-  int32_t* out = nonzero_.data() + used;
-  int64_t count = 0, inputs = prepared.product->x.cols();
-  for (int64_t i = 0; i < inputs; i++) {  // without a branch, which could not be predicted
-    out[count] = static_cast<int32_t>(i);
-    count += x[i] != 0.0f ? 1 : 0;
-  }
-  prepared.nonzero = out;
-  prepared.nonzero_count = count;
-  used += inputs;
 }
 
 // All products form one list of work, measured in bytes of weights; a thread takes a contiguous part of it.

@@ -112,10 +112,9 @@ Operand operand_of(const Tensor& weight, int64_t tokens) {
     }
   }
   if (tokens == 1 && quantized && blocks) return Operand::integers;
-  const bool all = tokens == 1 || blocks;
-  if (!rounds) return all ? Operand::f32 : Operand::nonzero_f32;
+  if (!rounds) return blocks ? Operand::f32 : Operand::nonzero_f32;
   if (bf16_products && blocks) return Operand::bf16;
-  return all ? Operand::rounded_f32 : Operand::nonzero_rounded_f32;
+  return blocks ? Operand::rounded_f32 : Operand::nonzero_rounded_f32;
 }
 
 int64_t operand_group(Operand operand) {

@@ -22,7 +22,7 @@ enum class Operand : uint8_t {
   /// bf16 in groups of 16 tokens, for 32 inputs after the other [16][32]; the last group is whole too,
   /// whatever is in it.
   bf16_tiles,
-  /// Several tokens and input_rows: of each token the inputs that are not zero (kernels/nonzero.h).
+  /// input_rows: of each token the inputs that are not zero (kernels/nonzero.h).
   nonzero_f32,
   nonzero_rounded_f32,
   nonzero_bf16,
@@ -36,8 +36,6 @@ struct PreparedProduct {
   const Product* product = nullptr;
   Operand operand = Operand::f32;
   const std::byte* x = nullptr;
-  const int32_t* nonzero = nullptr;  ///< input_rows with one token: the inputs that are not zero, ascending
-  int64_t nonzero_count = 0;
 };
 
 struct Kernels {

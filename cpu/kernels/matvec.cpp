@@ -1,4 +1,4 @@
-// Products of one token.
+// Products of one token with blocks of weights; matvec_rows.cpp has those of rows.
 //
 // Every output is one chain of fused multiply-adds over its inputs in ascending order (integers: exact sums
 // of the products of 32 inputs, scaled, then added up). Lanes are outputs: no horizontal sums, one broadcast
@@ -54,8 +54,6 @@ struct SingleBlocks {
     return fma(load_line(w), set1(*reinterpret_cast<const float*>(x)), sum);
   }
 };
-Vec load_f32_line(const std::byte* p) { return load(reinterpret_cast<const float*>(p)); }
-Vec load_f16_line(const std::byte* p) { return load_f16(p); }
 using F32Blocks = SingleBlocks<64, load_f32_line>;
 using F16Blocks = SingleBlocks<32, load_f16_line>;
 
@@ -221,87 +219,6 @@ void multiply_coded(const PreparedProduct& p, Range blocks) {
   if ((blocks.end - blocks.begin) % 2 != 0) multiply_coded<pairs, request_bytes, 1>(p, {blocks.end - 1});
 }
 
-// Weight formats of input_rows: 16 weights of a row, and what they are multiplied with for an input.
-
-template <DType dtype, Vec (*load_line)(const std::byte*)>
-struct PlainRows {
-  static constexpr DType type = dtype;
-  static Vec load(const std::byte* weights) { return load_line(weights); }
-  static float factor(const std::byte*, int64_t, float x) { return x; }
-};
-Vec load_bf16_line(const std::byte* p) { return load_bf16(p); }
-using F32Rows = PlainRows<DType::f32, load_f32_line>;
-using F16Rows = PlainRows<DType::f16, load_f16_line>;
-using BF16Rows = PlainRows<DType::bf16, load_bf16_line>;
-template <DType dtype, Vec (*load_integers)(const void*)>
-struct QuantizedRows {
-  static constexpr DType type = dtype;
-  static Vec load(const std::byte* weights) { return load_integers(weights); }
-  static float factor(const std::byte* row, int64_t output, float x) { return row_scale(row, output) * x; }
-};
-using I8Rows = QuantizedRows<DType::i8, load_i8>;
-using I4Rows = QuantizedRows<DType::i4, load_i4>;
-
-// Outputs [output, output + 16 * vectors): the rows of the inputs that are not zero. A row's part is too
-// short for the processor to see it coming.
-constexpr int64_t rows_ahead = 24;
-template <class Format, int vectors>
-void add_rows(const PreparedProduct& p, int64_t output, int64_t end) {
-  constexpr int in_group = scale_group / 16;
-  MatrixLayout m = layout_of(p.product->weight);
-  int64_t row_bytes = m.unit_bytes(), scale_bytes = row_scale_bytes(m);
-  const auto* x = reinterpret_cast<const float*>(p.x);
-  Vec sums[vectors];
-  for (Vec& sum : sums) sum = set1(0);
-  const std::byte* weights = p.product->weight.data;
-  for (int64_t i = 0; i < p.nonzero_count; i++) {
-    int64_t input = p.nonzero[i];
-    const std::byte* row = weights + input * row_bytes;
-    const std::byte* ahead = weights + p.nonzero[std::min(i + rows_ahead, p.nonzero_count - 1)] * row_bytes;
-    if constexpr (is_quantized(Format::type)) prefetch_l2(ahead + output / scale_group * 2);
-    for (int64_t at = 0; at < bytes_of(Format::type, vectors * 16); at += 64)
-      prefetch_l2(ahead + scale_bytes + bytes_of(Format::type, output) + at);
-    for (int g = 0; g < vectors; g += in_group) {
-      Vec factor = set1(Format::factor(row, output + g * 16, x[input]));
-      for (int v = g; v < std::min(g + in_group, vectors); v++)
-        sums[v] =
-            fma(Format::load(row + scale_bytes + bytes_of(Format::type, output + v * 16)), factor, sums[v]);
-    }
-  }
-  for (int v = 0; v < vectors; v++) {
-    int64_t at = output + v * 16;
-    finish(*p.product, 0, at, std::min<int64_t>(16, end - at), sums[v]);
-  }
-}
-
-template <class Format>
-void add_rows(const PreparedProduct& p, Range outputs) {
-  int64_t at = outputs.begin;
-  if constexpr (row_vectors > 4) {
-    constexpr int64_t wide = row_vectors * 16;
-    for (; at + wide <= outputs.end; at += wide) add_rows<Format, row_vectors>(p, at, outputs.end);
-  }
-  for (; at + 64 <= outputs.end; at += 64) add_rows<Format, 4>(p, at, outputs.end);
-  for (; at < outputs.end; at += 16) add_rows<Format, 1>(p, at, outputs.end);
-}
-
-/// body.operator()<the format of this type>()
-template <class F32, class F16, class BF16, class I8, class I4, class Body>
-void with_format(DType dtype, Body body) {
-  switch (dtype) {
-    case DType::f32:
-      return body.template operator()<F32>();
-    case DType::f16:
-      return body.template operator()<F16>();
-    case DType::bf16:
-      return body.template operator()<BF16>();
-    case DType::i4:
-      return body.template operator()<I4>();
-    default:
-      return body.template operator()<I8>();
-  }
-}
-
 }  // namespace
 
 void matvec_blocks(const PreparedProduct& p, Range blocks) {
@@ -324,11 +241,6 @@ void matvec_blocks(const PreparedProduct& p, Range blocks) {
   if (p.operand == Operand::bf16) return run.template operator()<BF16Blocks<bf16_products>>();
   with_format<F32Blocks, F16Blocks, BF16Blocks<false>, WidenedBlocks<DType::i8>, WidenedBlocks<DType::i4>>(
       type, run);
-}
-
-void matvec_rows(const PreparedProduct& p, Range outputs) {
-  with_format<F32Rows, F16Rows, BF16Rows, I8Rows, I4Rows>(
-      p.product->weight.dtype, [&]<class Format>() { add_rows<Format>(p, outputs); });
 }
 
 }  // namespace rwkv::cpu::ISA

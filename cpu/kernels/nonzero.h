@@ -1,4 +1,4 @@
-// The inputs of several tokens that are not zero: prepared once, read by products with input_rows weights.
+// The inputs of tokens that are not zero: prepared once, read by products with input_rows weights.
 //
 // A token's inputs are cut into parts. Each part is a header with the number of those that are not zero,
 // their places in the part, ascending, with room for all of them, and their values, with as much room.

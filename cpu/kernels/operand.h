@@ -52,6 +52,27 @@ void load_lines(int64_t pair, At at, Bytes (&lines)[2]) {
   }
 }
 
+inline Vec load_f32_line(const std::byte* p) { return load(reinterpret_cast<const float*>(p)); }
+inline Vec load_f16_line(const std::byte* p) { return load_f16(p); }
+inline Vec load_bf16_line(const std::byte* p) { return load_bf16(p); }
+
+/// body.operator()<the format of this type>()
+template <class F32, class F16, class BF16, class I8, class I4, class Body>
+inline void with_format(DType dtype, Body body) {
+  switch (dtype) {
+    case DType::f32:
+      return body.template operator()<F32>();
+    case DType::f16:
+      return body.template operator()<F16>();
+    case DType::bf16:
+      return body.template operator()<BF16>();
+    case DType::i4:
+      return body.template operator()<I4>();
+    default:
+      return body.template operator()<I8>();
+  }
+}
+
 /// Of a row of an input_rows matrix: bytes of scales before the weights, if any.
 inline int64_t row_scale_bytes(const MatrixLayout& m) {
   return is_quantized(m.dtype) ? ((m.outputs + scale_group - 1) / scale_group * 2 + 63) / 64 * 64 : 0;

@@ -12,7 +12,6 @@
 namespace rwkv::cpu::ISA {
 
 constexpr int64_t tile_tokens = 6;
-constexpr int row_vectors = 8;
 constexpr int64_t tile_blocks = 1;
 
 struct Vec {
@@ -229,6 +228,20 @@ inline void decode_lines(const std::byte* group, int half, const CodeTable& tabl
 template <int shift>
 inline __m256 byte_of(__m256i quads) {
   return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(quads, shift), 24));
+}
+inline void load_i4_apart(const void* p, Vec (&v)[4]) {
+  const __m256i bytes = _mm256_loadu_si256(static_cast<const __m256i*>(p)), mask = _mm256_set1_epi8(15);
+  const __m256i levels = _mm256_broadcastsi128_si256(load_half_register(int4_levels.data()));
+  const __m256i even = _mm256_shuffle_epi8(levels, _mm256_and_si256(bytes, mask));
+  const __m256i odd = _mm256_shuffle_epi8(levels, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask));
+  v[0] = {byte_of<24>(even), byte_of<24>(odd)};
+  v[1] = {byte_of<16>(even), byte_of<16>(odd)};
+  v[2] = {byte_of<8>(even), byte_of<8>(odd)};
+  v[3] = {byte_of<0>(even), byte_of<0>(odd)};
+}
+inline Vec alternate_fours(float first, float second) {
+  const __m256 both = _mm256_blend_ps(_mm256_set1_ps(first), _mm256_set1_ps(second), 0xf0);
+  return {both, both};
 }
 inline void widen(const Bytes& line, Vec (&inputs)[4]) {
   inputs[0] = {byte_of<24>(line.lo), byte_of<24>(line.hi)};

@@ -13,7 +13,6 @@
 namespace rwkv::cpu::ISA {
 
 constexpr int64_t tile_tokens = 12;
-constexpr int row_vectors = 16;
 constexpr int64_t tile_blocks = 2;
 
 struct Vec {
@@ -157,6 +156,21 @@ inline Vec load_i4(const void* p) {
   const __m128i codes = _mm_and_si128(_mm_or_si128(words, _mm_slli_epi16(words, 4)), _mm_set1_epi8(15));
   const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(int4_levels.data()));
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_shuffle_epi8(levels, codes)))};
+}
+inline void load_i4_apart(const void* p, Vec (&v)[4]) {
+  const __m512 levels = _mm512_cvtepi32_ps(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(int4_levels.data()))));
+  const __m512i both = _mm512_broadcast_i64x4(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  const __m512i halves =
+      _mm512_srlv_epi32(both, _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4));
+  // A permutation takes the lower four bits of an index.
+  v[0] = {_mm512_permutexvar_ps(halves, levels)};
+  v[1] = {_mm512_permutexvar_ps(_mm512_srli_epi32(halves, 8), levels)};
+  v[2] = {_mm512_permutexvar_ps(_mm512_srli_epi32(halves, 16), levels)};
+  v[3] = {_mm512_permutexvar_ps(_mm512_srli_epi32(halves, 24), levels)};
+}
+inline Vec alternate_fours(float first, float second) {
+  return {_mm512_mask_blend_ps(0xf0f0, _mm512_set1_ps(first), _mm512_set1_ps(second))};
 }
 
 struct Bytes {

@@ -17,7 +17,6 @@
 namespace rwkv::cpu::ISA {
 
 constexpr int64_t tile_tokens = 4;  ///< tokens whose sums fit into registers beside the weights
-constexpr int row_vectors = 4;      ///< sums of one token in registers
 constexpr int64_t tile_blocks = 1;  ///< blocks of 16 outputs that go with them
 
 struct Vec {
@@ -148,6 +147,18 @@ inline Vec load_i4(const void* p) {
   uint8_t bytes[8];
   std::memcpy(bytes, p, sizeof bytes);
   return each([&](int i) { return static_cast<float>(int4_levels[bytes[i / 2] >> i % 2 * 4 & 15]); });
+}
+/// Sixty-four neighbouring int4: lane i of v[k] is number 8 i + 2 k, lane 8 + i the one after it, i < 8.
+inline void load_i4_apart(const void* p, Vec (&v)[4]) {
+  uint8_t bytes[32];
+  std::memcpy(bytes, p, sizeof bytes);
+  for (int k = 0; k < 4; k++)
+    v[k] =
+        each([&](int i) { return static_cast<float>(int4_levels[bytes[i % 8 * 4 + k] >> i / 8 * 4 & 15]); });
+}
+/// Four lanes of the first, four of the second, and again.
+inline Vec alternate_fours(float first, float second) {
+  return each([&](int i) { return i / 4 % 2 == 0 ? first : second; });
 }
 
 /// One line: 16 rows x 4 integers, or x 2 bf16.
