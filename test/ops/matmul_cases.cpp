@@ -34,8 +34,11 @@ void check_matmul(const Implementation& implementation, Layout layout, DType dty
     check_case(implementation, {{layout, dtype, 83, 70}, Epilogue::none, tokens, seed++});
   }
   check_case(implementation,
-             {{layout, dtype, 224, 260}, Epilogue::add, 100, seed++});               // enough for all threads
-  check_case(implementation, {{layout, dtype, 514, 512}, Epilogue::none, 7, seed});  // more than 2^18 weights
+             {{layout, dtype, 224, 260}, Epilogue::add, 100, seed++});  // enough for all threads
+  check_case(implementation,
+             {{layout, dtype, 514, 512}, Epilogue::none, 7, seed++});  // more than 2^18 weights
+  // More outputs than a thread holds sums of at once.
+  check_case(implementation, {{layout, dtype, 1090, 40}, Epilogue::add, 3, seed});
 }
 
 void check_epilogues(const Implementation& implementation, Layout layout, DType dtype) {
