@@ -74,17 +74,17 @@ bool prepare_integers(const float* x, int64_t count, std::byte* out) {
 }
 
 /// Of inputs from `first` on those of one part, rounded as the operand says. What is written behind the last
-/// one is in the part's room too.
-void prepare_part(const float* x, int64_t inputs, int64_t first, Operand operand, std::byte* part) {
-  auto* places = reinterpret_cast<uint16_t*>(part + part_header_bytes);
-  std::byte* to = part + part_header_bytes + part_room(inputs, first) * 2;
+/// one is in the list's room too.
+void prepare_list(const float* x, int64_t inputs, int64_t first, Operand operand, std::byte* list) {
+  auto* places = reinterpret_cast<uint16_t*>(list + list_header_bytes);
   float values[part_inputs];
   int64_t count = 0;
-  for (int64_t i = 0; i < part_room(inputs, first); i += 16) {
+  for (int64_t i = 0; i < list_room(inputs, first); i += 16) {
     const Vec v = some_inputs(x, inputs, first + i);
     count += store_chosen(v, nonzero_lanes(v), i, values + count, places + count);
   }
-  std::memcpy(part, &count, sizeof count);
+  std::memcpy(list, &count, sizeof count);
+  std::byte* to = list + values_offset(count);
   for (int64_t i = 0; i < count; i += 16) {
     const Vec v = load(values + i);
     if (operand == Operand::nonzero_bf16) {
@@ -95,9 +95,11 @@ void prepare_part(const float* x, int64_t inputs, int64_t first, Operand operand
   }
 }
 
-void prepare_nonzero(const float* x, int64_t inputs, Operand operand, std::byte* out) {
-  for (int64_t first = 0; first < inputs; first += part_inputs)
-    prepare_part(x, inputs, first, operand, part_at(out, first, operand));
+void prepare_nonzero(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
+  for (int64_t t = tokens.begin; t < tokens.end; t++) {
+    for (int64_t first = 0; first < x.cols(); first += part_inputs)
+      prepare_list(x.row(t), x.cols(), first, operand, list_at(out, x, t, first, operand));
+  }
 }
 
 }  // namespace
@@ -125,8 +127,7 @@ int64_t operand_group(Operand operand) {
 bool prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
   if (operand == Operand::integers) return prepare_integers(x.row(0), x.cols(), out);
   if (is_nonzero(operand)) {
-    for (int64_t t = tokens.begin; t < tokens.end; t++)
-      prepare_nonzero(x.row(t), x.cols(), operand, out + t * nonzero_bytes(x.cols(), operand));
+    prepare_nonzero(x, operand, tokens, out);
     return true;
   }
   const int64_t token_bytes = round_up(x.cols(), 64) * (is_bf16(operand) ? 2 : 4);

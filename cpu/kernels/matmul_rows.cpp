@@ -6,10 +6,11 @@
 // came with it. Lanes are outputs.
 //
 // Bytes and operations: the rows of a part, for some neighbouring outputs, are widened or copied once for
-// all tokens into a panel of 64 KiB, from which each input that is not zero loads its row. That is a load of
-// 64 bytes for each multiply-add, mostly from the second-level cache, which gives 32 a cycle, where the
-// product of blocks, which takes every input, does one multiply-add a cycle: at 85% zeros 0.3 of its time,
-// and with sums that wait in memory between panels, lists and panels 0.4. Sums and panels fill less than
+// all tokens into a panel of 64 KiB (AVX2: 32), from which each input that is not zero loads its row, 64
+// bytes for 32 outputs, mostly from the second-level cache. That takes 11 cycles for 128 outputs with
+// AVX-512, 8 of them for shifts, `and`s and multiply-adds; a list and the sums, which wait in memory between
+// panels, 120 cycles for 38 inputs. The product of blocks, which takes every input, has the peak's one or two
+// multiply-adds a cycle: at 85% zeros this takes 0.35 to 0.45 of its time. Sums and panels fill less than
 // half of the second-level cache with 512 tokens.
 #include <algorithm>
 #include <cstring>
@@ -24,6 +25,8 @@
 
 namespace rwkv::cpu::ISA {
 namespace {
+
+constexpr int64_t lists_ahead = 2;  ///< tokens: lists come from the third-level cache
 
 /// Adds a part of a token's inputs to its sums. Not inlined: among what surrounds it g++ 12 keeps lines in
 /// memory.
@@ -46,7 +49,7 @@ class Strip {
         rows_{layout_of(p.product->weight), p.product->weight.data},
         outputs_(outputs),
         panel_(scratch),
-        sums_(reinterpret_cast<float*>(scratch + rows_panel_bytes)) {}
+        sums_(reinterpret_cast<float*>(scratch + rows_panel_bytes + rows_scales_bytes)) {}
 
   /// `next`: the outputs after these.
   template <int vectors>
@@ -59,7 +62,7 @@ class Strip {
     for (int64_t first = 0; first < inputs; first += part_inputs) {
       const Range part{first, std::min(first + part_inputs, inputs)};
       for (int64_t i = part.begin; i < part.end; i++) {
-        Format::make_row(rows_, i, outputs_.begin, vectors, panel_ + (i - first) * Format::row_bytes);
+        Format::make_row(rows_, i, outputs_.begin, vectors, panel_, i - first);
       }
       const bool last = part.end == inputs;
       const int64_t ahead = last ? 0 : part.end;
@@ -79,10 +82,12 @@ class Strip {
   void add_part(Range part, bool last, const Pieces& ahead) const {
     for (Range group{0, 0}; group.begin < tokens(); group.begin = group.end) {
       group.end = std::min(group.begin + tile_tokens, tokens());
-      ahead.fetch(group.begin, group.end, tokens());
       if (last) fetch_outputs(*p_.product, group, outputs_);
-      for (int64_t t = group.begin; t < group.end; t++)
+      for (int64_t t = group.begin; t < group.end; t++) {
+        ahead.fetch(t, t + 1, tokens());
+        prefetch_nonzero(p_, std::min(t + lists_ahead, tokens() - 1), part.begin);
         add_inputs<Format, vectors>(panel_, nonzero_of(p_, t, part.begin), part.begin == 0, sums_of(t));
+      }
       if (last) finish(group);
     }
   }
@@ -117,7 +122,9 @@ void multiply(const PreparedProduct& p, Range outputs, std::byte* scratch) {
 
 }  // namespace
 
-int64_t rows_scratch_bytes(int64_t tokens) { return rows_panel_bytes + tokens * widest_rows_panel * 4; }
+int64_t rows_scratch_bytes(int64_t tokens) {
+  return rows_panel_bytes + rows_scales_bytes + tokens * widest_rows_panel * 4;
+}
 
 void matmul_rows(const PreparedProduct& p, Range blocks, std::byte* scratch) {
   const Range outputs{blocks.begin * block_outputs,
@@ -125,6 +132,9 @@ void matmul_rows(const PreparedProduct& p, Range blocks, std::byte* scratch) {
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
   if (p.operand == Operand::nonzero_bf16) return multiply<BF16RowsPanel>(p, outputs, scratch);
 #endif
+  const DType type = p.product->weight.dtype;
+  if (type == DType::bf16) return multiply<PairRowsPanel<false>>(p, outputs, scratch);
+  if (is_quantized(type)) return multiply<PairRowsPanel<true>>(p, outputs, scratch);
   multiply<F32RowsPanel>(p, outputs, scratch);
 }
 

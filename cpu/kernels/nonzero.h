@@ -1,7 +1,8 @@
 // The inputs of tokens that are not zero: prepared once, read by products with input_rows weights.
 //
-// A token's inputs are cut into parts. Each part is a header with the number of those that are not zero,
-// their places in the part, ascending, with room for all of them, and their values, with as much room.
+// Inputs are cut into parts, and each part has a list of every token, one after the other: a header with the
+// number of those that are not zero, their places in the part, ascending, and their values. A list has room
+// for all inputs of its part.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +14,9 @@
 namespace rwkv::cpu::ISA {
 
 constexpr int64_t part_inputs = 256;
-constexpr int64_t part_header_bytes = 16;
+/// Inputs of a part that are not zero in trained models.
+constexpr int64_t usual_count = part_inputs * 15 / 100;
+constexpr int64_t list_header_bytes = 16;
 
 namespace {
 
@@ -25,37 +28,39 @@ struct NonzeroInputs {
 
 inline int64_t value_bytes(Operand operand) { return operand == Operand::nonzero_bf16 ? 2 : 4; }
 
-inline int64_t part_bytes(int64_t room, Operand operand) {
-  return part_header_bytes + room * (2 + value_bytes(operand));
+inline int64_t list_bytes(int64_t room, Operand operand) {
+  return list_header_bytes + room * (2 + value_bytes(operand));
 }
 
-static_assert(part_header_bytes + 64 * (2 + 4) <= 64 * operand_bytes,
-              "the smallest part fits its inputs' room");
+static_assert(list_header_bytes + 64 * (2 + 4) <= 64 * operand_bytes,
+              "the shortest list fits its inputs' room");
 
-/// Of a token that has so many inputs.
-inline int64_t nonzero_bytes(int64_t inputs, Operand operand) {
-  const int64_t padded = round_up(inputs, 64), last = padded % part_inputs;
-  return padded / part_inputs * part_bytes(part_inputs, operand) + (last > 0 ? part_bytes(last, operand) : 0);
-}
-
-/// Where the part is, of a token's, that begins with input `first`.
-template <class Byte>
-inline Byte* part_at(Byte* token, int64_t first, Operand operand) {
-  return token + first / part_inputs * part_bytes(part_inputs, operand);
-}
-
-/// Inputs that such a part has room for.
-inline int64_t part_room(int64_t inputs, int64_t first) {
+/// Inputs that a list has room for, of the part that begins with input `first`.
+inline int64_t list_room(int64_t inputs, int64_t first) {
   return std::min(part_inputs, round_up(inputs, 64) - first);
 }
 
+/// Where a token's list is, of the part that begins with input `first`. x: the tokens, not prepared.
+template <class Byte>
+inline Byte* list_at(Byte* lists, const Tensor& x, int64_t token, int64_t first, Operand operand) {
+  return lists + first / part_inputs * x.rows() * list_bytes(part_inputs, operand) +
+         token * list_bytes(list_room(x.cols(), first), operand);
+}
+
+/// Bytes of a list's header and places: its values come then.
+inline int64_t values_offset(int64_t count) { return list_header_bytes + round_up(count, 2) * 2; }
+
 inline NonzeroInputs nonzero_of(const PreparedProduct& p, int64_t token, int64_t first) {
-  const int64_t inputs = p.product->x.cols();
-  const std::byte* part = part_at(p.x + token * nonzero_bytes(inputs, p.operand), first, p.operand);
+  const std::byte* list = list_at(p.x, p.product->x, token, first, p.operand);
   int64_t count = 0;
-  std::memcpy(&count, part, sizeof count);
-  const auto* places = reinterpret_cast<const uint16_t*>(part + part_header_bytes);
-  return {count, places, reinterpret_cast<const std::byte*>(places + part_room(inputs, first))};
+  std::memcpy(&count, list, sizeof count);
+  return {count, reinterpret_cast<const uint16_t*>(list + list_header_bytes), list + values_offset(count)};
+}
+
+/// Asks for a list of usual length.
+inline void prefetch_nonzero(const PreparedProduct& p, int64_t token, int64_t first) {
+  const std::byte* list = list_at(p.x, p.product->x, token, first, p.operand);
+  for (int64_t at = 0; at < list_bytes(usual_count, p.operand); at += line_bytes) prefetch(list + at);
 }
 
 }  // namespace

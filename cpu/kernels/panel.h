@@ -67,11 +67,14 @@ struct Rows {
         return load_f16(row + output * 2);
       case DType::bf16:
         return load_bf16(row + output * 2);
-      case DType::i4:
-        return mul(load_i4(row + scale_bytes + output / 2), set1(row_scale(row, output)));
       default:
-        return mul(load_i8(row + scale_bytes + output), set1(row_scale(row, output)));
+        return mul(integers(row, output), set1(row_scale(row, output)));
     }
+  }
+  /// Without their scale.
+  [[nodiscard]] Vec integers(const std::byte* row, int64_t output) const {
+    return m.dtype == DType::i4 ? load_i4(row + scale_bytes + output / 2)
+                                : load_i8(row + scale_bytes + output);
   }
 };
 

@@ -11,6 +11,7 @@ namespace rwkv::cpu::ISA {
 
 constexpr int64_t rows_panel_bytes = 64 << 10;
 constexpr int64_t widest_rows_panel = rows_panel_bytes / part_inputs / 2;  ///< outputs
+constexpr int64_t rows_scales_bytes = part_inputs * widest_rows_panel / scale_group * 4;
 
 namespace {
 
@@ -18,10 +19,11 @@ struct F32RowsPanel {
   static constexpr int64_t row_bytes = rows_panel_bytes / part_inputs, outputs = row_bytes / 4;
   static constexpr int vectors = outputs / 16;
 
-  static void make_row(const Rows& rows, int64_t input, int64_t output, int count, std::byte* to) {
+  static void make_row(const Rows& rows, int64_t input, int64_t output, int count, std::byte* panel,
+                       int64_t place) {
     const std::byte* row = rows.weights + input * rows.row_bytes;
-    for (int v = 0; v < count; v++)
-      store(reinterpret_cast<float*>(to) + v * 16, rows.row_or_zero(row, output + v * 16));
+    auto* to = reinterpret_cast<float*>(panel + place * row_bytes);
+    for (int v = 0; v < count; v++) store(to + v * 16, rows.row_or_zero(row, output + v * 16));
   }
 
   /// sums += the rows of these inputs times their values.
@@ -37,6 +39,53 @@ struct F32RowsPanel {
   }
 };
 
+/// Weights that bf16 holds exactly, or integers (`scaled`), whose scales lie behind the panel: half of the
+/// bytes of fp32. A line has 32 outputs, those that share a scale, and a shift and an `and` widen it.
+template <bool scaled>
+struct PairRowsPanel {
+  static constexpr int64_t outputs = RWKV_ISA >= RWKV_ISA_avx512 ? widest_rows_panel : widest_rows_panel / 2;
+  static constexpr int64_t row_bytes = outputs * 2, row_lines = row_bytes / line_bytes;
+  static constexpr int vectors = outputs / 16;
+  static_assert(scale_group == 32);
+
+  static void make_row(const Rows& rows, int64_t input, int64_t output, int count, std::byte* panel,
+                       int64_t place) {
+    const std::byte* row = rows.weights + input * rows.row_bytes;
+    for (int64_t line = place * row_lines; count > 0; line++, count -= 2, output += 32) {
+      store_bytes(panel + line * line_bytes,
+                  join_pairs(weights(rows, row, output), weights(rows, row, output + 16)));
+      if constexpr (scaled) {
+        const float scale = output < rows.m.outputs ? row_scale(row, output) : 0;
+        std::memcpy(panel + rows_panel_bytes + line * 4, &scale, sizeof scale);
+      }
+    }
+  }
+
+  template <int count>
+  static void add(const std::byte* panel, const NonzeroInputs& x, Vec (&sums)[count]) {
+    const auto* values = reinterpret_cast<const float*>(x.values);
+    const auto* scales = reinterpret_cast<const float*>(panel + rows_panel_bytes);
+    for (int64_t i = 0; i < x.count; i++) {
+      const int64_t line = x.places[i] * row_lines;
+      const Vec value = set1(values[i]);
+#pragma GCC unroll 4
+      for (int v = 0; v < count; v += 2) {
+        const Vec factor = scaled ? mul(value, set1(scales[line + v / 2])) : value;
+        Vec first, second;
+        widen_pairs(load_bytes(panel + line * line_bytes + v * 32), first, second);
+        sums[v] = fma(first, factor, sums[v]);
+        sums[v + 1] = fma(second, factor, sums[v + 1]);
+      }
+    }
+  }
+
+ private:
+  static Vec weights(const Rows& rows, const std::byte* row, int64_t output) {
+    if (output >= rows.m.outputs) return set1(0);
+    return scaled ? rows.integers(row, output) : rows.row(row, output);
+  }
+};
+
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
 /// Two inputs are added at once: their rows' lines, unpacked, are the pairs of 2 x 16 outputs, for which
 /// lines lie with outputs 0 to 3, 16 to 19, 4 to 7 and so on.
@@ -44,7 +93,9 @@ struct BF16RowsPanel {
   static constexpr int64_t row_bytes = rows_panel_bytes / part_inputs, outputs = row_bytes / 2;
   static constexpr int vectors = outputs / 16;
 
-  static void make_row(const Rows& rows, int64_t input, int64_t output, int count, std::byte* to) {
+  static void make_row(const Rows& rows, int64_t input, int64_t output, int count, std::byte* panel,
+                       int64_t place) {
+    std::byte* to = panel + place * row_bytes;
     const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
     for (int v = 0; v < count; v += 2, to += line_bytes)
       _mm512_storeu_si512(to, _mm512_permutexvar_epi64(order, line_of(rows, input, output + v * 16)));

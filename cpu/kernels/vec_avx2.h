@@ -200,6 +200,12 @@ inline void widen_pairs(const Bytes& line, Vec& first, Vec& second) {
   second = {_mm256_castsi256_ps(_mm256_and_si256(line.lo, upper)),
             _mm256_castsi256_ps(_mm256_and_si256(line.hi, upper))};
 }
+inline __m256i join_pairs(__m256 first, __m256 second) {
+  return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(first), 16), _mm256_castps_si256(second));
+}
+inline Bytes join_pairs(Vec first, Vec second) {
+  return {join_pairs(first.lo, second.lo), join_pairs(first.hi, second.hi)};
+}
 inline void load_int4(const void* p, Bytes (&lines)[2]) {
   const Bytes pairs = load_bytes(p);
   const __m256i levels = _mm256_broadcastsi128_si256(load_half_register(int4_levels.data()));

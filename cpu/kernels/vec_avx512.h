@@ -183,6 +183,10 @@ inline void widen_pairs(const Bytes& line, Vec& first, Vec& second) {
   first = {_mm512_castsi512_ps(_mm512_slli_epi32(line.v, 16))};
   second = {_mm512_castsi512_ps(_mm512_and_si512(line.v, upper))};
 }
+inline Bytes join_pairs(Vec first, Vec second) {
+  return {
+      _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(first.v), 16), _mm512_castps_si512(second.v))};
+}
 inline void load_int4(const void* p, Bytes (&lines)[2]) {
   const __m512i pairs = _mm512_loadu_si512(p), mask = _mm512_set1_epi8(15);
   const __m512i levels =

@@ -177,6 +177,16 @@ inline void widen_pairs(const Bytes& line, Vec& first, Vec& second) {
   first = each([&](int i) { return to_float(BFloat16{bits[2 * i]}); });
   second = each([&](int i) { return to_float(BFloat16{bits[2 * i + 1]}); });
 }
+/// The line that widen_pairs() makes these of: numbers that bf16 holds.
+inline Bytes join_pairs(Vec first, Vec second) {
+  Bytes line;
+  for (int i = 0; i < 16; i++) {
+    const uint32_t pair =
+        std::bit_cast<uint32_t>(first.lane[i]) >> 16 | std::bit_cast<uint32_t>(second.lane[i]);
+    std::memcpy(line.q + 4 * i, &pair, sizeof pair);
+  }
+  return line;
+}
 inline void store_bytes(void* p, const Bytes& line) { std::memcpy(p, line.q, sizeof line.q); }
 /// From 64 bytes of int4: the line of their lower halves and that of the upper ones.
 inline void load_int4(const void* p, Bytes (&lines)[2]) {
