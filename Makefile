@@ -54,10 +54,11 @@ endif
 
 # Instruction sets: each source of cpu/kernels is compiled once for each. The sources choose the target
 # themselves, behind the standard headers, so no -m option may reach the compiler; clang-tidy needs it spelled out.
-ISAS := scalar avx2 avx512 avx512bf16 amx
+ISAS := scalar avx2 avx512 avx512vnni avx512bf16 amx
 tidy_flags.avx2 := -mavx2 -mfma -mf16c
 tidy_flags.avx512 := $(tidy_flags.avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq
-tidy_flags.avx512bf16 := $(tidy_flags.avx512) -mavx512bf16 -mavx512vnni
+tidy_flags.avx512vnni := $(tidy_flags.avx512) -mavx512vnni
+tidy_flags.avx512bf16 := $(tidy_flags.avx512vnni) -mavx512bf16
 tidy_flags.amx := $(tidy_flags.avx512bf16) -mamx-tile -mamx-bf16
 
 # CUDA: the folder cuda/ is built in one of three ways, each with a folder for its objects:

@@ -29,9 +29,8 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
-bool has_avx512bf16() {
-  return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
-}
+bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 
 // The operating system gives the tiles to processes that ask for them.
 bool has_amx() {
@@ -45,8 +44,12 @@ bool has_amx() {
 }
 
 constexpr Candidate candidates[] = {
-    {&amx::kernels, has_amx},   {&avx512bf16::kernels, has_avx512bf16},  {&avx512::kernels, has_avx512},
-    {&avx2::kernels, has_avx2}, {&scalar::kernels, [] { return true; }},
+    {&amx::kernels, has_amx},
+    {&avx512bf16::kernels, has_avx512bf16},
+    {&avx512vnni::kernels, has_avx512vnni},
+    {&avx512::kernels, has_avx512},
+    {&avx2::kernels, has_avx2},
+    {&scalar::kernels, [] { return true; }},
 };
 
 }  // namespace

@@ -169,7 +169,8 @@ class Ops {
   /// On the CPU inputs are rounded to bf16 for bf16 weights that are not exact (Tensor); for int8 and int4
   /// weights in blocks one token's are rounded to 16-bit integers with a scale for 32 of them, and otherwise
   /// they stay fp32, with widened weights; but where the processor has instructions for bf16, integer weights
-  /// and their inputs are rounded to bf16 for several tokens unless it is a small_matrix. One token alone may
+  /// and their inputs are rounded to bf16 for several tokens unless it is a small_matrix, and where it has
+  /// none, but those for integers (VNNI), several tokens' inputs are rounded as one's. One token alone may
   /// have other bits than among others. On a CUDA device inputs stay fp32 for one token; for several they are
   /// rounded to bf16 for bf16 weights, and for fp16 and integer weights, after scaling each token's inputs by
   /// a power of two to at most 2^15, to fp16 (of a small_matrix to the sum of two such numbers), and integer

@@ -1,5 +1,6 @@
 // Inputs of products, laid out as the kernels read them: once for all outputs.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -7,6 +8,7 @@
 #include "cpu/kernels/kernels.h"
 #include "ops/layout.h"
 // Last: it selects the instruction set.
+#include "cpu/kernels/integers.h"
 #include "cpu/kernels/nonzero.h"
 
 namespace rwkv::cpu::ISA {
@@ -28,15 +30,21 @@ Vec some_words(const float* x, int64_t count, int64_t input, Operand operand) {
   return round_to_bf16(inputs);
 }
 
+/// Sixteen words of each of `count` tokens, word after word; returns where it ends.
+float* store_words(float* to, const Vec (&words)[most_columns], int64_t count) {
+  count == 1 ? store(to, words[0]) : store_columns(to, words, count);
+  return to + 16 * count;
+}
+
 /// All inputs of a group of tokens, word after word.
 void prepare_words(const Tensor& x, Operand operand, Range group, std::byte* out) {
   const int64_t count = group.end - group.begin, step = operand == Operand::bf16 ? 32 : 16;
   auto* to = reinterpret_cast<float*>(out);
   Vec words[most_columns];
   for (Vec& v : words) v = set1(0);
-  for (int64_t i = 0; i < round_up(x.cols(), 64); i += step, to += 16 * count) {
+  for (int64_t i = 0; i < round_up(x.cols(), 64); i += step) {
     for (int64_t t = 0; t < count; t++) words[t] = some_words(x.row(group.begin + t), x.cols(), i, operand);
-    count == 1 ? store(to, words[0]) : store_columns(to, words, count);
+    to = store_words(to, words, count);
   }
 }
 
@@ -45,33 +53,60 @@ void prepare_tile_lines(const float* x, int64_t count, std::byte* out) {
     store_bf16(out + i / 32 * 1024 + i % 32 * 2, some_inputs(x, count, i));
 }
 
-/// Thirty-two inputs, the `group`-th part of a step. False when they are not finite.
-bool prepare_integers(const float* x, int64_t count, int group, IntegerStep& step) {
+/// Thirty-two inputs in the range of 16-bit integers.
+struct ScaledInputs {
+  Vec inputs[2];
+  float scale;  ///< in integer_sum_unit; NaN, and inputs zero, when one of them is not finite
+};
+
+ScaledInputs scale_inputs(const float* x, int64_t count, int64_t input) {
   constexpr float largest = 127 * 256 + 127, smallest = 0x1p-100f;  // less is taken as zero
-  const Vec inputs[2] = {some_inputs(x, count, 0), some_inputs(x, count, 16)};
-  const float first = largest_magnitude(inputs[0]), second = largest_magnitude(inputs[1]);
-  const float finite = std::numeric_limits<float>::max(), highest = std::max(first, second);
-  if (!(first <= finite && second <= finite)) return false;
+  const Vec inputs[2] = {some_inputs(x, count, input), some_inputs(x, count, input + 16)};
+  const float highest = largest_magnitude(inputs[0], inputs[1]);
+  if (!(highest <= std::numeric_limits<float>::max()))
+    return {{set1(0), set1(0)}, std::numeric_limits<float>::quiet_NaN()};
   const Vec inverse = set1(highest < smallest ? 0 : largest / highest);
+  return {{mul(inputs[0], inverse), mul(inputs[1], inverse)}, highest / (largest * integer_sum_unit)};
+}
+
+/// The `group`-th part of a step. False when inputs are not finite.
+bool prepare_integers(const ScaledInputs& scaled, int group, IntegerStep& step) {
   int32_t integers[scale_group], total = 0;
-  for (int half = 0; half < 2; half++) store_integers(integers + half * 16, mul(inputs[half], inverse));
+  for (int half = 0; half < 2; half++) store_integers(integers + half * 16, scaled.inputs[half]);
   for (int32_t i : integers) total += i;
   for (int line = 0; line < 8; line++) arrange_inputs(integers + line * 4, step.inputs[group * 8 + line]);
-  step.scale[group] = highest / (largest * integer_sum_unit);
+  step.scale[group] = scaled.scale;
   step.excess[group] = 128 * total;
-  return true;
+  return !std::isnan(scaled.scale);
 }
 
 bool prepare_integers(const float* x, int64_t count, std::byte* out) {
   bool finite = true;
   auto* steps = reinterpret_cast<IntegerStep*>(out);
   for (int64_t i = 0; i < round_up(count, step_inputs); i += scale_group) {
-    const int64_t here = std::clamp<int64_t>(count - i, 0, scale_group);
     const auto group = static_cast<int>(i % step_inputs / scale_group);
-    finite = prepare_integers(x + std::min(i, count), here, group, steps[i / step_inputs]) && finite;
+    finite = prepare_integers(scale_inputs(x, count, i), group, steps[i / step_inputs]) && finite;
   }
   return finite;
 }
+
+#if RWKV_INTEGER_PRODUCTS
+/// All inputs of a group of tokens, 32 after the other (integers.h).
+void prepare_integers(const Tensor& x, Range group, std::byte* out) {
+  const int64_t count = group.end - group.begin;
+  auto* to = reinterpret_cast<float*>(out);
+  Vec words[most_columns];
+  for (Vec& v : words) v = set1(0);
+  for (int64_t i = 0; i < round_up(x.cols(), step_inputs); i += scale_group) {
+    for (int64_t t = 0; t < count; t++) {
+      const ScaledInputs scaled = scale_inputs(x.row(group.begin + t), x.cols(), i);
+      *to++ = scaled.scale;
+      words[t] = bytes_apart(scaled.inputs[0], scaled.inputs[1]);
+    }
+    to = store_words(to, words, count);
+  }
+}
+#endif
 
 /// Of inputs from `first` on those of one part, rounded as the operand says. What is written behind the last
 /// one is in the list's room too.
@@ -113,7 +148,7 @@ Operand operand_of(const Tensor& weight, int64_t tokens) {
       return blocks ? Operand::bf16 : Operand::nonzero_bf16;
     }
   }
-  if (tokens == 1 && quantized && blocks) return Operand::integers;
+  if ((tokens == 1 || integer_products) && quantized && blocks) return Operand::integers;
   if (!rounds) return blocks ? Operand::f32 : Operand::nonzero_f32;
   if (bf16_products && blocks) return Operand::bf16;
   return blocks ? Operand::rounded_f32 : Operand::nonzero_rounded_f32;
@@ -125,15 +160,21 @@ int64_t operand_group(Operand operand) {
 }
 
 bool prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
-  if (operand == Operand::integers) return prepare_integers(x.row(0), x.cols(), out);
+  if (operand == Operand::integers && x.rows() == 1) return prepare_integers(x.row(0), x.cols(), out);
   if (is_nonzero(operand)) {
     prepare_nonzero(x, operand, tokens, out);
     return true;
   }
-  const int64_t token_bytes = round_up(x.cols(), 64) * (is_bf16(operand) ? 2 : 4);
+  const int64_t token_bytes = grouped_bytes(operand, round_up(x.cols(), 64));
   for (int64_t first = tokens.begin; first < tokens.end; first += operand_group(operand)) {
     const Range group{first, std::min(first + operand_group(operand), tokens.end)};
     std::byte* to = out + first * token_bytes;
+#if RWKV_INTEGER_PRODUCTS
+    if (operand == Operand::integers) {
+      prepare_integers(x, group, to);
+      continue;
+    }
+#endif
     if (operand != Operand::bf16_tiles) {
       prepare_words(x, operand, group, to);
       continue;

@@ -10,11 +10,15 @@
 #define RWKV_ISA_scalar 0
 #define RWKV_ISA_avx2 1
 #define RWKV_ISA_avx512 2
-#define RWKV_ISA_avx512bf16 3
-#define RWKV_ISA_amx 4
+#define RWKV_ISA_avx512vnni 3
+#define RWKV_ISA_avx512bf16 4
+#define RWKV_ISA_amx 5
 #define RWKV_JOIN_(a, b) a##b
 #define RWKV_JOIN(a, b) RWKV_JOIN_(a, b)
 #define RWKV_ISA RWKV_JOIN(RWKV_ISA_, ISA)
+/// Whether several tokens multiply with int8 and int4 as integers: VNNI without instructions for bf16, which
+/// take as long and lose the time for scales.
+#define RWKV_INTEGER_PRODUCTS (RWKV_ISA == RWKV_ISA_avx512vnni)
 
 #if RWKV_ISA != RWKV_ISA_scalar
 #pragma GCC diagnostic push
@@ -28,6 +32,8 @@
 #pragma GCC target("avx2,fma,f16c")
 #elif RWKV_ISA == RWKV_ISA_avx512
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c,prefer-vector-width=512")
+#elif RWKV_ISA == RWKV_ISA_avx512vnni
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c,prefer-vector-width=512")
 #elif RWKV_ISA == RWKV_ISA_avx512bf16
 #pragma GCC target( \
     "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni,fma,f16c,prefer-vector-width=512")

@@ -18,7 +18,7 @@ enum class Operand : uint8_t {
   f32,          ///< fp32
   rounded_f32,  ///< fp32 values rounded to bf16
   bf16,         ///< bf16
-  integers,     ///< one token: 16-bit integers with a scale for 32 of them; finite inputs only
+  integers,     ///< 16-bit integers with a scale for 32 of them; one token: finite inputs only
   /// bf16 in groups of 16 tokens, for 32 inputs after the other [16][32]; the last group is whole too,
   /// whatever is in it.
   bf16_tiles,
@@ -85,6 +85,9 @@ namespace avx2 {
 extern const Kernels kernels;
 }
 namespace avx512 {
+extern const Kernels kernels;
+}
+namespace avx512vnni {
 extern const Kernels kernels;
 }
 namespace avx512bf16 {

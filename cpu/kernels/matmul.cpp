@@ -7,8 +7,8 @@
 // Bytes and operations: a tile of tokens and outputs has its sums in registers; per input it loads the
 // outputs' weights and broadcasts an input of each token. With AVX-512 that are 2 + 12 loads for 24
 // multiply-adds. The weights of a panel stay in the first-level cache while all tokens pass (those for tiles
-// in the second-level one: tiles.h); inputs lie in the order in which a tile reads them, since rows of 4 KiB
-// would share one set of the cache. Sums wait in memory between panels.
+// in the second-level one: tiles.h; integers: integer_tiles.h); inputs lie in the order in which a tile reads
+// them, since rows of 4 KiB would share one set of the cache. Sums wait in memory between panels.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -21,6 +21,9 @@
 // Last: it selects the instruction set.
 #include "cpu/kernels/epilogue.h"
 #include "cpu/kernels/panel.h"
+#if RWKV_INTEGER_PRODUCTS
+#include "cpu/kernels/integer_tiles.h"
+#endif
 #if RWKV_ISA == RWKV_ISA_amx
 #include "cpu/kernels/tiles.h"
 #endif
@@ -66,29 +69,39 @@ void multiply_tile(const Panel& panel, int64_t block, const std::byte* x, float*
   }
 }
 
-/// multiply_tile for groups of 1, 2 ... tokens.
-template <bool bf16, int blocks>
+using Tile = void (*)(const Panel& panel, int64_t block, const std::byte* x, float* sums);
+
+template <Operand operand, int blocks, int tokens>
+constexpr Tile tile_of() {
+#if RWKV_INTEGER_PRODUCTS
+  if constexpr (operand == Operand::integers) return multiply_integer_tile<blocks, tokens>;
+#endif
+  return multiply_tile<operand == Operand::bf16, blocks, tokens>;
+}
+
+/// For groups of 1, 2 ... tokens.
+template <Operand operand, int blocks>
 constexpr auto tiles = []<int... fewer>(std::integer_sequence<int, fewer...>) {
-  return std::array{&multiply_tile<bf16, blocks, fewer + 1>...};
+  return std::array{tile_of<operand, blocks, fewer + 1>()...};
 }
 (std::make_integer_sequence<int, int{tile_tokens}>());
 
 /// begin(tokens) and end(tokens) are called around each group, whose inputs stay in the first-level cache for
 /// all blocks.
-template <bool bf16, class Begin, class End>
+template <Operand operand, class Begin, class End>
 void multiply_by_vectors(const Panel& panel, const PreparedProduct& p, float* sums, Begin begin, End end) {
-  const int64_t tokens = p.product->x.rows(), element = bf16 ? 2 : 4;
-  const int64_t token_bytes = round_up(p.product->x.cols(), 64) * element;
+  const int64_t tokens = p.product->x.rows();
+  const int64_t token_bytes = grouped_bytes(operand, round_up(p.product->x.cols(), 64));
   for (int64_t first = 0; first < tokens; first += tile_tokens) {
     const int64_t group = std::min(tile_tokens, tokens - first);
     const auto tile = static_cast<size_t>(group - 1);
-    const std::byte* x = p.x + first * token_bytes + panel.first * element * group;
+    const std::byte* x = p.x + first * token_bytes + grouped_bytes(operand, panel.first) * group;
     float* to = sums + first * panel_outputs;
     begin(Range{first, first + group});
     int64_t block = 0;
     for (; block + tile_blocks <= panel.count; block += tile_blocks)
-      tiles<bf16, int{tile_blocks}>[tile](panel, block, x, to);
-    for (; block < panel.count; block++) tiles<bf16, 1>[tile](panel, block, x, to);
+      tiles<operand, int{tile_blocks}>[tile](panel, block, x, to);
+    for (; block < panel.count; block++) tiles<operand, 1>[tile](panel, block, x, to);
     end(Range{first, first + group});
   }
 }
@@ -99,9 +112,13 @@ void multiply_all(const Panel& panel, const PreparedProduct& p, float* sums, Beg
   if (p.operand == Operand::bf16_tiles) return multiply_by_tiles(panel, p, sums, begin, end);
 #endif
   if constexpr (bf16_products) {
-    if (p.operand == Operand::bf16) return multiply_by_vectors<true>(panel, p, sums, begin, end);
+    if (p.operand == Operand::bf16) return multiply_by_vectors<Operand::bf16>(panel, p, sums, begin, end);
   }
-  multiply_by_vectors<false>(panel, p, sums, begin, end);
+  if constexpr (integer_products) {
+    if (p.operand == Operand::integers)
+      return multiply_by_vectors<Operand::integers>(panel, p, sums, begin, end);
+  }
+  multiply_by_vectors<Operand::f32>(panel, p, sums, begin, end);
 }
 
 /// Blocks of 16 outputs of a product, whatever its weights' layout.
@@ -164,8 +181,37 @@ class BlocksProduct {
   }
 
   void finish(int64_t block, Range group) const {
+    if (p_.operand == Operand::integers) leave_integers(block, group);
     finish_rows(*p_.product, group, block * block_outputs, outputs_from(block),
                 sums_ + group.begin * panel_outputs, panel_outputs);
+  }
+
+  /// Sums in integer_sum_unit become floats. Those that are not finite are computed anew, from the inputs as
+  /// they are: scales know no infinity.
+  void leave_integers(int64_t block, Range group) const {
+    for (int64_t t = group.begin; t < group.end; t++) {
+      for (int64_t b = 0; b < blocks_from(block); b++) {
+        float* sums = sums_ + t * panel_outputs + b * block_outputs;
+        const Vec sum = mul(load(sums), set1(integer_sum_unit));
+        store(sums, nonzero_lanes(sub(sum, sum)) == 0 ? sum : multiply_floats(block + b, t));
+      }
+    }
+  }
+
+  [[nodiscard]] Vec multiply_floats(int64_t block, int64_t token) const {
+    const float* x = p_.product->x.row(token);
+    Vec sum = set1(0);
+    auto add = [&](const auto& source) {
+      for (int64_t i = 0; i < m_.inputs; i += 4) {
+        Vec w[4];
+        source.quad(block, i, w);
+        for (int64_t j = 0; j < std::min<int64_t>(4, m_.inputs - i); j++)
+          sum = fma(w[j], set1(x[i + j]), sum);
+      }
+    };
+    m_.dtype == DType::i4 ? add(IntegerBlocks<DType::i4>{m_, weights_})
+                          : add(IntegerBlocks<DType::i8>{m_, weights_});
+    return sum;
   }
 
   const PreparedProduct& p_;

@@ -1,14 +1,14 @@
 // Panels: some inputs of a few blocks of 16 outputs, from weights of any layout and type, in the form that
 // products of several tokens multiply with: fp32 [inputs][16] or bf16 [inputs / 2][16][2], as cpu_blocks has
-// them. Weights that lie so are used in place; others are widened, and integers for bf16 panels rounded,
-// once for all tokens.
+// them, or integers (integers.h). Weights that lie so are used in place; others are widened, and integers for
+// bf16 panels rounded, once for all tokens.
 #pragma once
 
 #include <algorithm>
 #include <cstring>
 
 #include "cpu/kernels/coded.h"
-#include "cpu/kernels/operand.h"
+#include "cpu/kernels/integers.h"
 
 namespace rwkv::cpu::ISA {
 
@@ -41,6 +41,7 @@ struct Pieces {
 };
 
 inline int64_t panel_inputs(Operand operand) {
+  if (operand == Operand::integers) return 256;
   return panel_block_bytes / (is_bf16(operand) ? line_bytes / 2 : line_bytes);
 }
 
@@ -191,6 +192,20 @@ inline void decode_block(const MatrixLayout& m, const std::byte* weights, Operan
   }
 }
 
+/// Inputs that a product goes through at once.
+inline int64_t input_multiple(Operand operand) {
+  switch (operand) {
+    case Operand::integers:
+      return step_inputs;
+    case Operand::bf16_tiles:
+      return 32;
+    case Operand::bf16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
 /// Whether all of these inputs lie in memory as the operand wants them.
 inline bool is_panel(const MatrixLayout& m, Operand operand, int64_t end) {
   if (m.layout != Layout::cpu_blocks) return false;
@@ -200,8 +215,10 @@ inline bool is_panel(const MatrixLayout& m, Operand operand, int64_t end) {
 
 inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand operand, int64_t block,
                         int64_t blocks, int64_t first, std::byte* scratch) {
-  const int64_t multiple = operand == Operand::bf16_tiles ? 32 : is_bf16(operand) ? 2 : 1;
-  Panel panel{{}, blocks, first, round_up(std::min(panel_inputs(operand), m.inputs - first), multiple)};
+  Panel panel{{},
+              blocks,
+              first,
+              round_up(std::min(panel_inputs(operand), m.inputs - first), input_multiple(operand))};
   const bool in_place = is_panel(m, operand, first + panel.inputs);
   for (int64_t b = 0; b < blocks; b++) {
     panel.blocks[b] = in_place ? weights + (block + b) * m.unit_bytes() + first * (is_bf16(operand) ? 32 : 64)
@@ -211,6 +228,14 @@ inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand
   auto from = [&](const auto& source) {
     widen(source, operand, block, blocks, first, panel.inputs, scratch);
   };
+#if RWKV_INTEGER_PRODUCTS
+  if (operand == Operand::integers) {
+    const auto make = m.dtype == DType::i4 ? make_integer_block<DType::i4> : make_integer_block<DType::i8>;
+    for (int64_t b = 0; b < blocks; b++)
+      make(weights + (block + b) * m.unit_bytes(), first, panel.inputs, scratch + b * panel_block_bytes);
+    return panel;
+  }
+#endif
 #if RWKV_ISA == RWKV_ISA_amx
   if (m.layout == Layout::input_rows) {  // other sets take the rows that are wanted: rows_panel.h
     if (m.dtype == DType::bf16) {

@@ -260,10 +260,13 @@ inline void widen(const Bytes& line, Vec scale, Vec (&inputs)[4]) {
   for (Vec& v : inputs) v = mul(v, scale);
 }
 
-inline float largest_magnitude(Vec v) {
+inline __m256i largest_bits(Vec v) {
   const __m256i mask = _mm256_set1_epi32(0x7fffffff);
-  const __m256i eight = _mm256_max_epi32(_mm256_and_si256(_mm256_castps_si256(v.lo), mask),
-                                         _mm256_and_si256(_mm256_castps_si256(v.hi), mask));
+  return _mm256_max_epi32(_mm256_and_si256(_mm256_castps_si256(v.lo), mask),
+                          _mm256_and_si256(_mm256_castps_si256(v.hi), mask));
+}
+inline float largest_magnitude(Vec a, Vec b) {
+  const __m256i eight = _mm256_max_epi32(largest_bits(a), largest_bits(b));
   __m128i four = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
   four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
   four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1));

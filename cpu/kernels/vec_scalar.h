@@ -222,10 +222,11 @@ inline void widen(const Bytes& line, Vec scale, Vec (&inputs)[4]) {
   for (Vec& v : inputs) v = mul(v, scale);
 }
 
-/// The largest magnitude; infinity or NaN when a lane is.
-inline float largest_magnitude(Vec v) {
+/// The largest magnitude of both; infinity or NaN when a lane is.
+inline float largest_magnitude(Vec a, Vec b) {
   uint32_t largest = 0;
-  for (float lane : v.lane) largest = std::max(largest, std::bit_cast<uint32_t>(lane) & 0x7fffffffu);
+  for (float lane : a.lane) largest = std::max(largest, std::bit_cast<uint32_t>(lane) & 0x7fffffffu);
+  for (float lane : b.lane) largest = std::max(largest, std::bit_cast<uint32_t>(lane) & 0x7fffffffu);
   return std::bit_cast<float>(largest);
 }
 /// Rounded to nearest.

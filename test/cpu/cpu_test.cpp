@@ -22,10 +22,10 @@ Implementation implementation() {
   std::vector<std::unique_ptr<Device>> devices;
   for (int threads : {1, 2, 3, 5}) devices.push_back(cpu::open(threads));
   std::string set = cpu::choose_kernels().name;
-  bool bf16 = set == "avx512bf16" || set == "amx";
-  return {std::move(devices),
-          {std::begin(layouts), std::end(layouts)},
-          bf16 ? Rounding::cpu_bf16 : Rounding::cpu};
+  Rounding rounding = Rounding::cpu;
+  if (set == "avx512vnni") rounding = Rounding::cpu_integers;
+  if (set == "avx512bf16" || set == "amx") rounding = Rounding::cpu_bf16;
+  return {std::move(devices), {std::begin(layouts), std::end(layouts)}, rounding};
 }
 
 }  // namespace

@@ -79,7 +79,8 @@ TEST_CASE("instruction sets: a name that is unknown, or that the machine lacks, 
   for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
     names += std::string(names.empty() ? "" : ", ") + kernels->name;
   }
-  for (const char* name : {"sse9", "AVX2", " scalar", "scalar,avx2", "amx", "avx512bf16", "avx512", "avx2"}) {
+  for (const char* name :
+       {"sse9", "AVX2", " scalar", "scalar,avx2", "amx", "avx512bf16", "avx512vnni", "avx512", "avx2"}) {
     if (supported(name) != nullptr) continue;
     CHECK(error_of([&] { chosen(name); }) ==
           "RWKV_CPU=" + std::string(name) + ": no instruction set of this name on this machine; it has " +

@@ -19,7 +19,7 @@
 namespace rwkv::test {
 
 /// How the inputs and weights of products are rounded: see Ops::matmul.
-enum class Rounding : uint8_t { cpu, cpu_bf16, cuda };
+enum class Rounding : uint8_t { cpu, cpu_integers, cpu_bf16, cuda };
 
 /// Devices that must compute the same bits, such as one for each number of threads, with operators on each.
 class Implementation {

@@ -118,7 +118,7 @@ Estimates expected_row_widened(const ProductCase& c, int64_t t, Rounding roundin
   return outputs_of(c, t, [&](int64_t o) { return dot(x, c.weight.row(o)); });
 }
 
-/// A token alone.
+/// A token alone; where Rounding is cpu_integers, also among others.
 Estimates expected_row(const ProductCase& c, int64_t t, Rounding rounding) {
   bool integers = is_quantized(c.layout.dtype) && c.layout.layout == Layout::cpu_blocks;
   if (!integers) return expected_row_widened(c, t, rounding);
