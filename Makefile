@@ -54,8 +54,9 @@ endif
 
 # Instruction sets: each source of cpu/kernels is compiled once for each. The sources choose the target
 # themselves, behind the standard headers, so no -m option may reach the compiler; clang-tidy needs it spelled out.
-ISAS := scalar avx2 avx512 avx512vnni avx512bf16 amx
+ISAS := scalar avx2 avxvnni avx512 avx512vnni avx512bf16 amx
 tidy_flags.avx2 := -mavx2 -mfma -mf16c
+tidy_flags.avxvnni := $(tidy_flags.avx2) -mavxvnni
 tidy_flags.avx512 := $(tidy_flags.avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq
 tidy_flags.avx512vnni := $(tidy_flags.avx512) -mavx512vnni
 tidy_flags.avx512bf16 := $(tidy_flags.avx512vnni) -mavx512bf16

@@ -25,6 +25,11 @@ bool has_f16c() {
 
 // __builtin_cpu_supports also asks whether the operating system saves the registers.
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
+// Neither g++ 12 nor clang 14 has a name for it.
+bool has_avxvnni() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & 1u << 4) != 0;
+}
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -48,6 +53,7 @@ constexpr Candidate candidates[] = {
     {&avx512bf16::kernels, has_avx512bf16},
     {&avx512vnni::kernels, has_avx512vnni},
     {&avx512::kernels, has_avx512},
+    {&avxvnni::kernels, has_avxvnni},
     {&avx2::kernels, has_avx2},
     {&scalar::kernels, [] { return true; }},
 };

@@ -109,7 +109,7 @@ Arithmetic arithmetic_of(std::string_view instruction_set, bool bf16_pairs) {
   if (instruction_set == "amx" && bf16_pairs) return {run_amx, of_tile * 4 / 16 / chains};
   if (instruction_set == "avx512bf16" && bf16_pairs) return {run_avx512bf16, 64};
   if (instruction_set.starts_with("avx512") || instruction_set == "amx") return {run_avx512, 32};
-  if (instruction_set == "avx2") return {run_avx2, 16};
+  if (instruction_set == "avx2" || instruction_set == "avxvnni") return {run_avx2, 16};
   return {run_scalar, 8};
 }
 

@@ -9,16 +9,17 @@
 
 #define RWKV_ISA_scalar 0
 #define RWKV_ISA_avx2 1
-#define RWKV_ISA_avx512 2
-#define RWKV_ISA_avx512vnni 3
-#define RWKV_ISA_avx512bf16 4
-#define RWKV_ISA_amx 5
+#define RWKV_ISA_avxvnni 2
+#define RWKV_ISA_avx512 3
+#define RWKV_ISA_avx512vnni 4
+#define RWKV_ISA_avx512bf16 5
+#define RWKV_ISA_amx 6
 #define RWKV_JOIN_(a, b) a##b
 #define RWKV_JOIN(a, b) RWKV_JOIN_(a, b)
 #define RWKV_ISA RWKV_JOIN(RWKV_ISA_, ISA)
 /// Whether several tokens multiply with int8 and int4 as integers: VNNI without instructions for bf16, which
 /// take as long and lose the time for scales.
-#define RWKV_INTEGER_PRODUCTS (RWKV_ISA == RWKV_ISA_avx512vnni)
+#define RWKV_INTEGER_PRODUCTS (RWKV_ISA == RWKV_ISA_avxvnni || RWKV_ISA == RWKV_ISA_avx512vnni)
 
 #if RWKV_ISA != RWKV_ISA_scalar
 #pragma GCC diagnostic push
@@ -30,6 +31,8 @@
 
 #if RWKV_ISA == RWKV_ISA_avx2
 #pragma GCC target("avx2,fma,f16c")
+#elif RWKV_ISA == RWKV_ISA_avxvnni
+#pragma GCC target("avx2,fma,f16c,avxvnni")
 #elif RWKV_ISA == RWKV_ISA_avx512
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,f16c,prefer-vector-width=512")
 #elif RWKV_ISA == RWKV_ISA_avx512vnni
@@ -44,7 +47,7 @@
 
 #if RWKV_ISA == RWKV_ISA_scalar
 #include "cpu/kernels/vec_scalar.h"
-#elif RWKV_ISA == RWKV_ISA_avx2
+#elif RWKV_ISA <= RWKV_ISA_avxvnni
 #include "cpu/kernels/vec_avx2.h"
 #else
 #include "cpu/kernels/vec_avx512.h"

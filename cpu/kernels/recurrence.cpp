@@ -16,7 +16,7 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-#if RWKV_ISA == RWKV_ISA_scalar || RWKV_ISA == RWKV_ISA_avx2
+#if RWKV_ISA <= RWKV_ISA_avxvnni
 constexpr int head_vectors = 1;
 #else
 constexpr int head_vectors = 4;

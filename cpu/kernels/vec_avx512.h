@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/kernels/vnni.h"
 #include "ops/quantize.h"
 
 namespace rwkv::cpu::ISA {
@@ -243,11 +244,7 @@ inline float largest_magnitude(Vec a, Vec b) {
 }
 inline void store_integers(int32_t* p, Vec v) { _mm512_storeu_si512(p, _mm512_cvtps_epi32(v.v)); }
 
-inline __m512i broadcast_quad(const std::byte* p) {
-  int32_t bits;
-  std::memcpy(&bits, p, 4);
-  return _mm512_set1_epi32(bits);
-}
+inline __m512i broadcast_quad(const std::byte* p) { return _mm512_set1_epi32(quad_at(p)); }
 #if RWKV_ISA >= RWKV_ISA_avx512vnni
 // VNNI multiplies unsigned with signed bytes: inputs have two bytes, and integers come 128 too large, which
 // makes sums too large by 128 times the sum of the inputs, the `excess`.
@@ -260,13 +257,7 @@ inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* 
   sums.high = _mm512_dpbusd_epi32(sums.high, q, broadcast_quad(input));
   sums.low = _mm512_dpbusd_epi32(sums.low, q, broadcast_quad(input + 4));
 }
-inline void arrange_inputs(const int32_t* x, std::byte* out) {
-  for (int i = 0; i < 4; i++) {
-    const int32_t high = (x[i] + 128) >> 8;
-    out[i] = static_cast<std::byte>(high);
-    out[4 + i] = static_cast<std::byte>(x[i] - high * 256);
-  }
-}
+inline void arrange_inputs(const int32_t* x, std::byte* out) { arrange_in_bytes(x, out); }
 inline Vec to_vec(const IntegerSums& sums) {
   return {_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(sums.high, 8), sums.low))};
 }

@@ -23,7 +23,7 @@ Implementation implementation() {
   for (int threads : {1, 2, 3, 5}) devices.push_back(cpu::open(threads));
   std::string set = cpu::choose_kernels().name;
   Rounding rounding = Rounding::cpu;
-  if (set == "avx512vnni") rounding = Rounding::cpu_integers;
+  if (set == "avxvnni" || set == "avx512vnni") rounding = Rounding::cpu_integers;
   if (set == "avx512bf16" || set == "amx") rounding = Rounding::cpu_bf16;
   return {std::move(devices), {std::begin(layouts), std::end(layouts)}, rounding};
 }

@@ -58,6 +58,30 @@ std::vector<float> multiply(const cpu::Kernels& kernels, std::span<const float> 
   return out.values();
 }
 
+// All have fused multiply-adds and take inputs in ascending order; those with VNNI multiply the same
+// integers.
+void check_same_bits(const char* first, const char* second) {
+  const cpu::Kernels *a = supported(first), *b = supported(second);
+  if (a == nullptr || b == nullptr) return;
+  Random random(3);
+  for (Layout layout : {Layout::cpu_blocks, Layout::cpu_coded, Layout::input_rows}) {
+    for (DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8, DType::i4}) {
+      if (layout == Layout::cpu_coded && dtype != DType::bf16) continue;
+      for (int64_t tokens : {1, 2, 3, 12, 25}) {
+        for (int64_t inputs : {1, 2, 65, 300}) {
+          CAPTURE(name_of(dtype));
+          CAPTURE(tokens);
+          CAPTURE(inputs);
+          PackedMatrix weight({layout, dtype, 80, inputs}, random.normals(80 * inputs));
+          std::vector<float> x = random.normals(tokens * inputs);
+          for (size_t i = 0; i < x.size(); i += 3) x[i] *= 1e6f;  // sums of different sizes round a lot
+          CHECK(same_bits(multiply(*a, x, weight), multiply(*b, x, weight)));
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 TEST_CASE("instruction sets: the best first, scalar last, names differ") {
@@ -79,8 +103,8 @@ TEST_CASE("instruction sets: a name that is unknown, or that the machine lacks, 
   for (const cpu::Kernels* kernels : cpu::supported_kernels()) {
     names += std::string(names.empty() ? "" : ", ") + kernels->name;
   }
-  for (const char* name :
-       {"sse9", "AVX2", " scalar", "scalar,avx2", "amx", "avx512bf16", "avx512vnni", "avx512", "avx2"}) {
+  for (const char* name : {"sse9", "AVX2", " scalar", "scalar,avx2", "amx", "avx512bf16", "avx512vnni",
+                           "avx512", "avxvnni", "avx2"}) {
     if (supported(name) != nullptr) continue;
     CHECK(error_of([&] { chosen(name); }) ==
           "RWKV_CPU=" + std::string(name) + ": no instruction set of this name on this machine; it has " +
@@ -89,27 +113,9 @@ TEST_CASE("instruction sets: a name that is unknown, or that the machine lacks, 
   CHECK(error_of([] { chosen("a\nb"); }).find('\n') == std::string::npos);
 }
 
-// Both have fused multiply-adds and take inputs in ascending order.
-TEST_CASE("instruction sets: avx2 and avx512 give the same bits") {
-  const cpu::Kernels *a = supported("avx2"), *b = supported("avx512");
-  if (a == nullptr || b == nullptr) return;
-  Random random(3);
-  for (Layout layout : {Layout::cpu_blocks, Layout::cpu_coded, Layout::input_rows}) {
-    for (DType dtype : {DType::f32, DType::f16, DType::bf16, DType::i8, DType::i4}) {
-      if (layout == Layout::cpu_coded && dtype != DType::bf16) continue;
-      for (int64_t tokens : {1, 2, 3, 12, 25}) {
-        for (int64_t inputs : {1, 2, 65, 300}) {
-          CAPTURE(name_of(dtype));
-          CAPTURE(tokens);
-          CAPTURE(inputs);
-          PackedMatrix weight({layout, dtype, 80, inputs}, random.normals(80 * inputs));
-          std::vector<float> x = random.normals(tokens * inputs);
-          for (size_t i = 0; i < x.size(); i += 3) x[i] *= 1e6f;  // sums of different sizes round a lot
-          CHECK(same_bits(multiply(*a, x, weight), multiply(*b, x, weight)));
-        }
-      }
-    }
-  }
+TEST_CASE("instruction sets: with 256 and with 512 bits they give the same bits") {
+  check_same_bits("avx2", "avx512");
+  check_same_bits("avxvnni", "avx512vnni");
 }
 
 }  // namespace rwkv::test

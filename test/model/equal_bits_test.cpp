@@ -47,7 +47,8 @@ void convert(const std::string& from, const std::string& to, const std::string& 
 bool one_token_differs(const std::string& precision) {
   std::string set = cpu::choose_kernels().name;
   const bool integers = precision.ends_with("i8") || precision.ends_with("i4");
-  return (integers && set != "avx512vnni") || (precision == "bf16" && (set == "avx512bf16" || set == "amx"));
+  return (integers && set != "avxvnni" && set != "avx512vnni") ||
+         (precision == "bf16" && (set == "avx512bf16" || set == "amx"));
 }
 
 }  // namespace
