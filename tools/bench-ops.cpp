@@ -252,6 +252,9 @@ void run(const Options& options) {
         fmt::format("--width {} is not a multiple of --head-size {}", options.width, options.head_size));
   }
   for (const std::string& shape : options.shapes) shape_of(shape);
+  const bool only_coded = std::ranges::all_of(options.layouts, [](const auto& l) { return l == "coded"; });
+  if (only_coded && std::ranges::find(options.types, "bf16") == options.types.end())
+    throw UsageError("--layouts coded has weights in bf16 alone; name bf16 among --types, or another layout");
   Bench(options).run();
 }
 

@@ -57,6 +57,7 @@ TEST_CASE("a wrong command line is status 2, and help and version are not errors
   CHECK(
       is_error(run_program({tool("rwkv-logits"), "m", "--tokens", "-", "--output", "o", "--chunk", "0"}), 2));
   CHECK(is_error(run_program({program_path("apps/bench"), "m", "--threads", "0"}), 2));
+  CHECK(is_error(run_program({tool("bench-ops"), "matmul", "--types", "int8", "--layouts", "coded"}), 2));
 }
 
 TEST_CASE("an error is one line, whatever the names are") {
