@@ -18,7 +18,9 @@ enum class Operand : uint8_t {
   f32,          ///< fp32
   rounded_f32,  ///< fp32 values rounded to bf16
   bf16,         ///< bf16
-  integers,     ///< 16-bit integers with a scale for 32 of them; one token: finite inputs only
+  /// 16-bit integers with a scale for 32 of them: of one token finite inputs only, of several as
+  /// kernels/integers.h says.
+  integers,
   /// bf16 in groups of 16 tokens, for 32 inputs after the other [16][32]; the last group is whole too,
   /// whatever is in it.
   bf16_tiles,
