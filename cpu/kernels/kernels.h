@@ -33,6 +33,15 @@ constexpr int64_t operand_tile_tokens = 16;
 /// Bytes of an input of a token, of any Operand but bf16_tiles, at most.
 constexpr int64_t operand_bytes = 7;
 
+/// Blocks of 16 outputs that several tokens multiply with at once, if there are so many. Four blocks of
+/// weights are most of the first-level cache; tiles take theirs from the second-level one, and sixteen let
+/// the inputs of all tokens, which do not fit there, pass a quarter as often. Rows have a panel of 128
+/// outputs.
+constexpr int64_t blocks_at_once(Operand operand) {
+  if (operand == Operand::bf16_tiles) return 16;
+  return operand >= Operand::nonzero_f32 ? 8 : 4;
+}
+
 /// A product whose input has been prepared.
 struct PreparedProduct {
   const Product* product = nullptr;

@@ -5,10 +5,12 @@
 // came with it. Lanes are outputs.
 //
 // Bytes and operations: a tile of tokens and outputs has its sums in registers; per input it loads the
-// outputs' weights and broadcasts an input of each token. With AVX-512 that are 2 + 12 loads for 24
-// multiply-adds. The weights of a panel stay in the first-level cache while all tokens pass (those for tiles
+// outputs' weights and broadcasts an input of each token. With AVX-512 that are 4 + 6 loads for 24
+// multiply-adds: as few as can be, since a core whose other hyperthread is busy may have little more than one
+// load a cycle. The weights of a panel stay in the first-level cache while all tokens pass (those for tiles
 // in the second-level one: tiles.h; integers: integer_tiles.h); inputs lie in the order in which a tile reads
-// them, since rows of 4 KiB would share one set of the cache. Sums wait in memory between panels.
+// them, since rows of 4 KiB would share one set of the cache, and are asked for one group of tokens ahead,
+// since those of a chunk come from the second or third level. Sums wait in memory between panels.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -40,36 +42,39 @@ Vec add_line(Vec sums, const std::byte* line, const std::byte* x) {
   return fma(load(reinterpret_cast<const float*>(line)), set1(*reinterpret_cast<const float*>(x)), sums);
 }
 
-/// A group of `tokens` tokens gets the panel's inputs, for `blocks` of its blocks from `block` on. Unrolled,
-/// so that the compiler keeps the sums in registers.
+/// A group of `tokens` tokens gets the panel's inputs, for `blocks` of its blocks from `block` on, and asks
+/// for those of the next group, at `next`. Unrolled, so that the compiler keeps the sums in registers.
 template <bool bf16, int blocks, int tokens>
-void multiply_tile(const Panel& panel, int64_t block, const std::byte* x, float* sums) {
+void multiply_tile(const Panel& panel, int64_t block, const std::byte* x, const std::byte* next,
+                   float* sums) {
   const std::byte* const* weights = panel.blocks + block;
   sums += block * block_outputs;
   Vec acc[tokens][blocks];
 #pragma GCC unroll 16
   for (int t = 0; t < tokens; t++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int b = 0; b < blocks; b++)
       acc[t][b] = panel.first == 0 ? set1(0) : load(sums + t * panel_outputs + b * 16);
   }
   const int64_t lines = bf16 ? panel.inputs / 2 : panel.inputs;
-  for (int64_t i = 0; i < lines; i++, x += tokens * 4) {
+  for (int64_t i = 0; i < lines; i++, x += tokens * 4, next += tokens * 4) {
+    prefetch(next);
 #pragma GCC unroll 16
     for (int t = 0; t < tokens; t++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
       for (int b = 0; b < blocks; b++)
         acc[t][b] = add_line<bf16>(acc[t][b], weights[b] + i * line_bytes, x + t * 4);
     }
   }
 #pragma GCC unroll 16
   for (int t = 0; t < tokens; t++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int b = 0; b < blocks; b++) store(sums + t * panel_outputs + b * 16, acc[t][b]);
   }
 }
 
-using Tile = void (*)(const Panel& panel, int64_t block, const std::byte* x, float* sums);
+using Tile = void (*)(const Panel& panel, int64_t block, const std::byte* x, const std::byte* next,
+                      float* sums);
 
 template <Operand operand, int blocks, int tokens>
 constexpr Tile tile_of() {
@@ -79,12 +84,20 @@ constexpr Tile tile_of() {
   return multiply_tile<operand == Operand::bf16, blocks, tokens>;
 }
 
-/// For groups of 1, 2 ... tokens.
-template <Operand operand, int blocks>
-constexpr auto tiles = []<int... fewer>(std::integer_sequence<int, fewer...>) {
-  return std::array{tile_of<operand, blocks, fewer + 1>()...};
+template <Operand operand, int blocks, int... fewer>
+constexpr std::array<Tile, sizeof...(fewer)> tiles_of(std::integer_sequence<int, fewer...>) {
+  return {tile_of<operand, blocks, fewer + 1>()...};
 }
-(std::make_integer_sequence<int, int{tile_tokens}>());
+
+template <Operand operand, int... fewer>
+constexpr std::array<std::array<Tile, tile_tokens>, sizeof...(fewer)> all_tiles(
+    std::integer_sequence<int, fewer...>) {
+  return {tiles_of<operand, fewer + 1>(std::make_integer_sequence<int, int{tile_tokens}>())...};
+}
+
+/// [blocks - 1][tokens - 1]
+template <Operand operand>
+constexpr auto tiles = all_tiles<operand>(std::make_integer_sequence<int, int{tile_blocks}>());
 
 /// begin(tokens) and end(tokens) are called around each group, whose inputs stay in the first-level cache for
 /// all blocks.
@@ -92,17 +105,21 @@ template <Operand operand, class Begin, class End>
 void multiply_by_vectors(const Panel& panel, const PreparedProduct& p, float* sums, Begin begin, End end) {
   const int64_t tokens = p.product->x.rows();
   const int64_t token_bytes = grouped_bytes(operand, round_up(p.product->x.cols(), 64));
-  for (int64_t first = 0; first < tokens; first += tile_tokens) {
-    const int64_t group = std::min(tile_tokens, tokens - first);
-    const auto tile = static_cast<size_t>(group - 1);
-    const std::byte* x = p.x + first * token_bytes + grouped_bytes(operand, panel.first) * group;
-    float* to = sums + first * panel_outputs;
-    begin(Range{first, first + group});
-    int64_t block = 0;
-    for (; block + tile_blocks <= panel.count; block += tile_blocks)
-      tiles<operand, int{tile_blocks}>[tile](panel, block, x, to);
-    for (; block < panel.count; block++) tiles<operand, 1>[tile](panel, block, x, to);
-    end(Range{first, first + group});
+  const int64_t bytes_before = grouped_bytes(operand, panel.first);
+  auto group_from = [tokens](int64_t first) { return Range{first, std::min(first + tile_tokens, tokens)}; };
+  auto inputs_of = [&](Range group) {
+    return p.x + group.begin * token_bytes + bytes_before * (group.end - group.begin);
+  };
+  for (Range group = group_from(0); group.begin < tokens; group = group_from(group.end)) {
+    const std::byte* x = inputs_of(group);
+    const std::byte* next = group.end < tokens ? inputs_of(group_from(group.end)) : x;
+    begin(group);
+    for (int64_t block = 0, blocks = 0; block < panel.count; block += blocks) {
+      blocks = std::min(tile_blocks, panel.count - block);
+      const Tile tile = tiles<operand>[static_cast<size_t>(blocks - 1)][group.end - group.begin - 1];
+      tile(panel, block, x, next, sums + group.begin * panel_outputs);
+    }
+    end(group);
   }
 }
 
@@ -133,7 +150,7 @@ class BlocksProduct {
         sums_(reinterpret_cast<float*>(scratch + panel_bytes)) {}
 
   void run(int64_t first_block) {
-    for (int64_t block = first_block; block < end_block_; block += panel_blocks) {
+    for (int64_t block = first_block; block < end_block_; block += blocks_at_once(p_.operand)) {
       if (m_.inputs == 0) {
         std::fill_n(sums_, tokens() * panel_outputs, 0.0f);
         finish(block, {0, tokens()});
@@ -146,7 +163,7 @@ class BlocksProduct {
  private:
   [[nodiscard]] int64_t tokens() const { return p_.product->x.rows(); }
   [[nodiscard]] int64_t blocks_from(int64_t block) const {
-    return std::min(panel_blocks, end_block_ - block);
+    return std::min(blocks_at_once(p_.operand), end_block_ - block);
   }
 
   /// Asks for the panel after this one while this one is multiplied by vectors, and when it is the last one
@@ -156,7 +173,7 @@ class BlocksProduct {
     const bool last = first + step >= m_.inputs;
     Pieces ahead[panel_blocks];
     // Tiles need the few buffers for misses themselves, for what comes from the second-level cache.
-    if constexpr (!has_tiles) find_next_panel(block, first + step, ahead);
+    if (p_.operand != Operand::bf16_tiles) find_next_panel(block, first + step, ahead);
     auto begin = [&](Range group) {
       for (const Pieces& pieces : ahead) pieces.fetch(group.begin, group.end, tokens());
       const int64_t output = block * block_outputs;
@@ -167,13 +184,16 @@ class BlocksProduct {
     });
   }
 
-  /// Of the panel after the one of `block` that ends before input `first`.
+  /// Of the panel after the one of `block` that ends before input `first`: the rest of these blocks, or as
+  /// many that follow, though another thread may get them.
   void find_next_panel(int64_t block, int64_t first, Pieces (&pieces)[panel_blocks]) const {
+    int64_t blocks = blocks_from(block);
     if (first >= m_.inputs) {
-      block += panel_blocks;
+      block += blocks;
       first = 0;
+      blocks = std::min(blocks, (m_.outputs + block_outputs - 1) / block_outputs - block);
     }
-    if (block < end_block_) find_pieces(m_, weights_, p_.operand, block, blocks_from(block), first, pieces);
+    if (blocks > 0) find_pieces(m_, weights_, p_.operand, block, blocks, first, pieces);
   }
 
   [[nodiscard]] int64_t outputs_from(int64_t block) const {

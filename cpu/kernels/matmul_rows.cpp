@@ -26,7 +26,8 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-constexpr int64_t lists_ahead = 2;  ///< tokens: lists come from the third-level cache
+constexpr int64_t lists_ahead = 2;     ///< tokens: lists come from the third-level cache
+constexpr int64_t stored_at_once = 8;  ///< tokens
 
 /// Adds a part of a token's inputs to its sums. Not inlined: among what surrounds it g++ 12 keeps lines in
 /// memory.
@@ -81,7 +82,7 @@ class Strip {
   template <int vectors>
   void add_part(Range part, bool last, const Pieces& ahead) const {
     for (Range group{0, 0}; group.begin < tokens(); group.begin = group.end) {
-      group.end = std::min(group.begin + tile_tokens, tokens());
+      group.end = std::min(group.begin + stored_at_once, tokens());
       if (last) fetch_outputs(*p_.product, group, outputs_);
       for (int64_t t = group.begin; t < group.end; t++) {
         ahead.fetch(t, t + 1, tokens());
@@ -106,11 +107,12 @@ class Strip {
 
 template <class Format>
 void multiply(const PreparedProduct& p, Range outputs, std::byte* scratch) {
-  auto strip_at = [&](int64_t output) {
-    return Range{output, std::min(output + Format::outputs, outputs.end)};
+  auto strip_at = [](int64_t begin, int64_t end) {
+    return Range{begin, std::min(begin + Format::outputs, end)};
   };
   for (int64_t at = outputs.begin; at < outputs.end; at += Format::outputs) {
-    const Range here = strip_at(at), next = strip_at(std::min(here.end, outputs.end));
+    const Range here = strip_at(at, outputs.end);
+    const Range next = strip_at(here.end, p.product->out.cols());  // though another thread may get it
     Strip<Format> strip(p, here, scratch);
     if (here.end - here.begin > Format::outputs / 2) {
       strip.template run<Format::vectors>(next);

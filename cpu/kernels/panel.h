@@ -12,9 +12,8 @@
 
 namespace rwkv::cpu::ISA {
 
-/// Four blocks are most of the first-level cache. Tiles take their weights from the second-level one: sixteen
-/// blocks let the inputs of all tokens, which do not fit there, pass a quarter as often.
-constexpr int64_t panel_blocks = has_tiles ? 16 : 4;
+/// Room for blocks.
+constexpr int64_t panel_blocks = blocks_at_once(has_tiles ? Operand::bf16_tiles : Operand::f32);
 constexpr int64_t panel_outputs = panel_blocks * block_outputs;
 constexpr int64_t panel_block_bytes = 8 << 10;
 constexpr int64_t panel_bytes = panel_blocks * panel_block_bytes;

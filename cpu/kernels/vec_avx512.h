@@ -13,8 +13,8 @@
 
 namespace rwkv::cpu::ISA {
 
-constexpr int64_t tile_tokens = 12;
-constexpr int64_t tile_blocks = 2;
+constexpr int64_t tile_tokens = 6;
+constexpr int64_t tile_blocks = 4;
 
 struct Vec {
   __m512 v;
