@@ -9,6 +9,7 @@
 #include "core/checked.h"
 #include "core/memory.h"
 #include "core/processors.h"
+#include "core/shared_work.h"
 #include "core/thread_pool.h"
 #include "cpu/features.h"
 #include "cpu/kernels/kernels.h"
@@ -22,6 +23,29 @@ namespace {
 constexpr int64_t serial_work = 1 << 14;
 
 constexpr int64_t strip_outputs = 64;  // matmul_rows cuts here
+constexpr int64_t strip_blocks = strip_outputs / block_outputs;
+
+// Units that a thread takes at once: for several tokens so many that the one with most of them has few, at
+// most `most`.
+int64_t grain_of_tokens(int64_t units, int64_t most, int threads) {
+  auto units_of_one = [&](int64_t grain) {
+    const int64_t pieces = (units + grain - 1) / grain;
+    return (pieces + threads - 1) / threads * grain;
+  };
+  int64_t best = most;
+  for (int64_t grain = most - 1; grain > 0; grain--) {
+    if (units_of_one(grain) < units_of_one(best)) best = grain;
+  }
+  return best;
+}
+
+// For one token: microseconds of work. Who begins within rows has to find the inputs that are not zero anew.
+int64_t grain_of_token(int64_t units, int64_t bytes, bool rows, int threads) {
+  constexpr int64_t wanted = 64 << 10;
+  if (rows) return std::max<int64_t>(units / (2 * threads), 1);
+  return std::clamp<int64_t>(wanted * units / std::max<int64_t>(bytes, 1), 1,
+                             std::max<int64_t>(units / (4 * threads), 1));
+}
 
 // Room for prepared inputs of any Operand.
 int64_t input_bytes(int64_t tokens, int64_t inputs) {
@@ -30,7 +54,7 @@ int64_t input_bytes(int64_t tokens, int64_t inputs) {
 
 class CpuOps final : public Ops {
  public:
-  CpuOps(int threads, const Kernels& kernels) : kernels_(kernels), pool_(threads) {}
+  CpuOps(int threads, const Kernels& kernels) : kernels_(kernels), pool_(threads), work_(pool_.threads()) {}
 
   [[nodiscard]] int threads() const { return pool_.threads(); }
   [[nodiscard]] Layout blocks() const override { return Layout::cpu_blocks; }
@@ -58,26 +82,35 @@ class CpuOps final : public Ops {
   void do_wkv5(const Wkv5& wkv) override;
   void do_wkv7(const Wkv7& wkv) override;
 
-  // function(Range) over [0, count) on all threads, cut at multiples of grain; alone when there is little
-  // work.
+  // function(Range) for parts of [0, count) on all threads, cut at multiples of grain; alone when there is
+  // little work.
   template <class Function>
   void parallel(int64_t count, int64_t grain, int64_t work_per_item, Function function);
 
   void prepare_inputs(std::span<const Product> products);
   [[nodiscard]] const PreparedProduct* with_same_input(const PreparedProduct& p) const;
   void prepare_share(int64_t tokens, int worker, int workers) const;
-  void matmul_share(std::span<const Product> products, int worker);
-  void run_share(const PreparedProduct& p, Range units, std::byte* scratch) const;
+  void divide_products();
+  [[nodiscard]] int64_t piece_at(int64_t byte) const;
+  void run_pieces(Range pieces, std::byte* scratch) const;
+  void run_units(const PreparedProduct& p, Range units, std::byte* scratch) const;
 
   const Kernels& kernels_;
   ThreadPool pool_;
+  SharedWork work_;
   /// Inputs of several tokens that have their place in inputs_.
   struct Unprepared {
     size_t index;  // in prepared_
     std::byte* to;
   };
+  // Pieces of all products have numbers: those of one product follow each other from `first` on.
+  struct Division {
+    int64_t first, units, grain, bytes;
+    [[nodiscard]] int64_t pieces() const { return (units + grain - 1) / grain; }
+  };
   std::vector<PreparedProduct> prepared_;
   std::vector<Unprepared> unprepared_;
+  std::vector<Division> divisions_;  // of prepared_
   Buffer inputs_, scratch_;
   int64_t scratch_bytes_ = 0;  // of one thread
 };
@@ -93,6 +126,7 @@ void CpuOps::do_reserve(const Limits& limits) {
   const auto products = static_cast<size_t>(limits.product_inputs / 64 + 1);  // a product has at least 64
   prepared_.reserve(products);
   unprepared_.reserve(products);
+  divisions_.reserve(products);
 }
 
 template <class Function>
@@ -101,9 +135,12 @@ void CpuOps::parallel(int64_t count, int64_t grain, int64_t work_per_item, Funct
     function(Range{0, count});
     return;
   }
+  const int64_t pieces = (count + grain - 1) / grain;
+  for (int worker = 0; worker < threads(); worker++)
+    work_.give(worker, partition(pieces, 1, worker, threads()));
   pool_.run([&](int worker) {
-    Range range = partition(count, grain, worker, pool_.threads());
-    if (range.begin < range.end) function(range);
+    for (Range taken; (taken = work_.take(worker, pieces)).begin < taken.end;)
+      function(Range{taken.begin * grain, std::min(taken.end * grain, count)});
   });
 }
 
@@ -185,35 +222,49 @@ void CpuOps::prepare_share(int64_t tokens, int worker, int workers) const {
   }
 }
 
-// All products form one list of work, measured in bytes of weights; a thread takes a contiguous part of it.
-void CpuOps::matmul_share(std::span<const Product> products, int worker) {
-  int64_t total = 0;
-  auto count = [](const Product& p) {
-    MatrixLayout m = layout_of(p.weight);
-    return m.layout == Layout::input_rows ? (m.outputs + strip_outputs - 1) / strip_outputs : m.units();
-  };
-  auto bytes_of = [&count](const Product& p) {
-    MatrixLayout m = layout_of(p.weight);
-    return std::max<int64_t>(m.bytes() / std::max<int64_t>(count(p), 1), 1);
-  };
-  for (const Product& p : products) total += count(p) * bytes_of(p);
-  std::byte* scratch = scratch_.data() + worker * scratch_bytes_;
-  int64_t begin = total * worker / threads(), end = total * (worker + 1) / threads(), at = 0;
-  for (size_t i = 0; i < products.size(); i++) {
-    int64_t units = count(products[i]), bytes = bytes_of(products[i]);
-    // A unit belongs to the thread in whose part it begins.
-    auto first_unit = [&](int64_t from) {
-      return std::clamp<int64_t>(from <= at ? 0 : (from - at + bytes - 1) / bytes, 0, units);
-    };
-    Range range{first_unit(begin), first_unit(end)};
-    if (range.begin < range.end) run_share(prepared_[i], range, scratch);
-    at += units * bytes;
+// A unit is a block of 16 outputs, or a strip of rows; a piece is what a thread takes at once.
+void CpuOps::divide_products() {
+  divisions_.clear();
+  int64_t pieces = 0, bytes = 0, begin = 0;
+  for (const PreparedProduct& p : prepared_) {
+    const MatrixLayout m = layout_of(p.product->weight);
+    const bool rows = m.layout == Layout::input_rows;
+    const int64_t units = rows ? (m.outputs + strip_outputs - 1) / strip_outputs : m.units();
+    const int64_t grain =
+        p.product->x.rows() == 1
+            ? grain_of_token(units, m.bytes(), rows, threads())
+            : grain_of_tokens(units, blocks_at_once(p.operand) / (rows ? strip_blocks : 1), threads());
+    divisions_.push_back({pieces, units, grain, m.bytes()});
+    pieces += divisions_.back().pieces();
+    bytes += m.bytes();
+  }
+  for (int worker = 0; worker < threads(); worker++) {
+    const int64_t end = worker + 1 == threads() ? pieces : piece_at(bytes * (worker + 1) / threads());
+    work_.give(worker, {begin, end});
+    begin = end;
   }
 }
 
-// Units of matmul_share.
-void CpuOps::run_share(const PreparedProduct& p, Range units, std::byte* scratch) const {
-  constexpr int64_t strip_blocks = strip_outputs / block_outputs;
+// The first one that begins there or later when all weights follow each other.
+int64_t CpuOps::piece_at(int64_t byte) const {
+  for (const Division& d : divisions_) {
+    if (byte < d.bytes) return d.first + (byte * d.pieces() + d.bytes - 1) / d.bytes;
+    byte -= d.bytes;
+  }
+  return divisions_.back().first + divisions_.back().pieces();
+}
+
+void CpuOps::run_pieces(Range pieces, std::byte* scratch) const {
+  for (size_t i = 0; i < divisions_.size(); i++) {
+    const Division& d = divisions_[i];
+    const Range here{std::max(pieces.begin - d.first, int64_t{0}),
+                     std::min(pieces.end - d.first, d.pieces())};
+    if (here.begin < here.end)
+      run_units(prepared_[i], {here.begin * d.grain, std::min(here.end * d.grain, d.units)}, scratch);
+  }
+}
+
+void CpuOps::run_units(const PreparedProduct& p, Range units, std::byte* scratch) const {
   const Product& product = *p.product;
   const bool rows = product.weight.layout == Layout::input_rows;
   if (product.x.rows() > 1) {
@@ -231,7 +282,13 @@ void CpuOps::run_share(const PreparedProduct& p, Range units, std::byte* scratch
 void CpuOps::do_matmul(std::span<const Product> products) {
   if (products.empty() || products[0].x.rows() == 0) return;
   prepare_inputs(products);
-  pool_.run([&](int worker) { matmul_share(products, worker); });
+  divide_products();
+  // Several tokens: a piece is long. One: the fewer pieces, the more of the weights is read in one go.
+  const int64_t most = products[0].x.rows() > 1 ? 1 : INT64_MAX;
+  pool_.run([&](int worker) {
+    std::byte* scratch = scratch_.data() + worker * scratch_bytes_;
+    for (Range taken; (taken = work_.take(worker, most)).begin < taken.end;) run_pieces(taken, scratch);
+  });
 }
 
 void CpuOps::do_wkv4(const Wkv4& w) {
