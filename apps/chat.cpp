@@ -217,19 +217,23 @@ void run(Options& options) {
 
 void define_beginning(CLI::App& app, Options& options) {
   auto* state = app.add_option("--state", options.state,
-                               "Trained state to start from, in place of the template's beginning");
+                               "Trained state to start from, in place of the template's beginning")
+                    ->check(not_empty());
   auto* load = app.add_option("--load", options.load,
                               "Conversation to go on with, as /save or the Python package (.pth) wrote it")
-                   ->excludes(state);
+                   ->excludes(state)
+                   ->check(not_empty());
   app.add_option("--session", options.session,
                  "Go on with the conversation of this name, or begin it; it is saved after each reply")
-      ->excludes(load);
+      ->excludes(load)
+      ->check(not_empty());
   app.add_flag("--sessions", options.list_sessions, "List the sessions and exit");
   app.add_option("--prompt", options.prompt, "Answer this and exit; - reads it from standard input")
       ->each([&options](const std::string&) { options.has_prompt = true; });
   app.add_option(
-      "--template", options.form,
-      "Form of prompt, such as world, g1 or translate:English-Chinese (default: by the model's name)");
+         "--template", options.form,
+         "Form of prompt, such as world, g1 or translate:English-Chinese (default: by the model's name)")
+      ->check(not_empty());
   app.add_flag("--list-templates", options.list_templates,
                "List them, with their settings of the sampler, and exit");
   app.add_option("--system", options.system, "System text in front of the conversation, for the template g1")

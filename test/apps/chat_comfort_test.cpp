@@ -124,9 +124,15 @@ TEST_CASE("a session is saved at each reply, and goes on by its name") {
   CHECK(sessions.ends_with("  guide-2.5m.pth\r\n"));
   Process again(Process::Kind::terminal, chat_command({"--session", "one"}), at_home(files));
   CHECK(again.read_until(bold_prompt).find("After 1 message;") != std::string::npos);
-  for (const char* wrong : {"../x", "", ".", "a b", "a/b"}) {
-    CHECK(run_program(chat_command({"--session", wrong, "--prompt", "hello"})).status ==
-          (*wrong == '\0' ? 0 : 1));
+  for (const char* wrong : {"../x", ".", "a b", "a/b"})
+    CHECK(run_program(chat_command({"--session", wrong, "--prompt", "hello"})).status == 1);
+}
+
+TEST_CASE("a file or name that is empty is refused, not left out") {
+  for (const char* option : {"--session", "--load", "--state", "--template", "--vocab"}) {
+    const Result result = run_program(chat_command({option, "", "--prompt", "hello"}));
+    CHECK(is_error(result, 2));
+    CHECK(result.errors.find(option) != std::string::npos);
   }
 }
 
