@@ -20,8 +20,9 @@ class SharedWork {
   /// must not overlap.
   void give(int worker, Range pieces);
 
-  /// In the step, by the worker itself: pieces that nobody else gets; empty when there are none left. From
-  /// the front of its own half of what it has, but not more than `most`; then one from the back of another's.
+  /// In the step, by the worker itself: pieces that nobody else gets; empty when there are none left. Half of
+  /// its own part's rest, from the front, but not more than `most`; after that one from the back of
+  /// another's.
   Range take(int worker, int64_t most);
 
  private:

@@ -25,8 +25,8 @@ constexpr int64_t serial_work = 1 << 14;
 constexpr int64_t strip_outputs = 64;  // matmul_rows cuts here
 constexpr int64_t strip_blocks = strip_outputs / block_outputs;
 
-// Units that a thread takes at once: for several tokens so many that the one with most of them has few, at
-// most `most`.
+// Units that a thread takes at once: for several tokens `most`, or fewer where a thread would get more of the
+// units than with so many.
 int64_t grain_of_tokens(int64_t units, int64_t most, int threads) {
   auto units_of_one = [&](int64_t grain) {
     const int64_t pieces = (units + grain - 1) / grain;
@@ -39,7 +39,7 @@ int64_t grain_of_tokens(int64_t units, int64_t most, int threads) {
   return best;
 }
 
-// For one token: microseconds of work. Who begins within rows has to find the inputs that are not zero anew.
+// For one token: microseconds of work. Each piece of rows has to find the inputs that are not zero anew.
 int64_t grain_of_token(int64_t units, int64_t bytes, bool rows, int threads) {
   constexpr int64_t wanted = 64 << 10;
   if (rows) return std::max<int64_t>(units / (2 * threads), 1);
