@@ -24,17 +24,19 @@ void multiply_integers(const std::byte* const (&weights)[blocks], const std::byt
     for (int b = 0; b < blocks; b++) acc[t][b] = load_sums(weights[b]);
   }
   const std::byte* bytes = x + tokens * 4;
+  const std::ptrdiff_t to_next = next - bytes;
+  const std::byte* ends[blocks];
+  for (int b = 0; b < blocks; b++) ends[b] = weights[b] + block_group_bytes;
 #pragma GCC unroll 1
   for (int64_t half = 0; half < 2; half++) {
 #pragma GCC unroll 1
-    for (int64_t line = 2; line < 2 + group_quads; line++, bytes += tokens * 4, next += tokens * 4) {
-      prefetch(next);
+    for (int64_t at = -group_quads * line_bytes; at != 0; at += line_bytes, bytes += tokens * 4) {
+      prefetch(bytes + to_next);
 #pragma GCC unroll 16
       for (int t = 0; t < tokens; t++) {
 #pragma GCC unroll 4
         for (int b = 0; b < blocks; b++)
-          acc[t][b] = add_products(acc[t][b], broadcast_bytes(bytes + t * 4),
-                                   load_bytes(weights[b] + line * line_bytes));
+          acc[t][b] = add_products(acc[t][b], broadcast_bytes(bytes + t * 4), load_bytes(ends[b] + at));
       }
     }
     if (half == 1) break;

@@ -47,8 +47,13 @@ Vec add_line(Vec sums, const std::byte* line, const std::byte* x) {
 template <bool bf16, int blocks, int tokens>
 void multiply_tile(const Panel& panel, int64_t block, const std::byte* x, const std::byte* next,
                    float* sums) {
-  const std::byte* const* weights = panel.blocks + block;
+  const int64_t lines = bf16 ? panel.inputs / 2 : panel.inputs;
   sums += block * block_outputs;
+  // One number steps through all blocks, up to zero, and one pointer through both groups: that is all that
+  // the loop has beside loads and multiply-adds.
+  const std::byte* ends[blocks];
+  for (int b = 0; b < blocks; b++) ends[b] = panel.blocks[block + b] + lines * line_bytes;
+  const std::ptrdiff_t to_next = next - x;
   Vec acc[tokens][blocks];
 #pragma GCC unroll 16
   for (int t = 0; t < tokens; t++) {
@@ -56,14 +61,12 @@ void multiply_tile(const Panel& panel, int64_t block, const std::byte* x, const 
     for (int b = 0; b < blocks; b++)
       acc[t][b] = panel.first == 0 ? set1(0) : load(sums + t * panel_outputs + b * 16);
   }
-  const int64_t lines = bf16 ? panel.inputs / 2 : panel.inputs;
-  for (int64_t i = 0; i < lines; i++, x += tokens * 4, next += tokens * 4) {
-    prefetch(next);
+  for (int64_t at = -lines * line_bytes; at != 0; at += line_bytes, x += tokens * 4) {
+    prefetch(x + to_next);
 #pragma GCC unroll 16
     for (int t = 0; t < tokens; t++) {
 #pragma GCC unroll 4
-      for (int b = 0; b < blocks; b++)
-        acc[t][b] = add_line<bf16>(acc[t][b], weights[b] + i * line_bytes, x + t * 4);
+      for (int b = 0; b < blocks; b++) acc[t][b] = add_line<bf16>(acc[t][b], ends[b] + at, x + t * 4);
     }
   }
 #pragma GCC unroll 16
