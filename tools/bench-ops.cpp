@@ -211,6 +211,7 @@ class Bench {
     Device& d = *device_;
     Operand r(d, {tokens, width}), k(d, {tokens, width}), v(d, {tokens, width}), out(d, {tokens, width});
     Operand decay(d, {width}), first(d, {width}), state(d, {3, width});
+    decay.put(d, std::vector<float>(static_cast<size_t>(width), -0.5f));
     rows("wkv4", tokens, 4 * tokens * width, 80, [&] { ops_->wkv4({r, k, v, decay, first, state, out}); });
   }
 

@@ -6,6 +6,17 @@
 
 namespace rwkv::cpu::ISA {
 
+/// a * 2^n, rounded once, for |a| in [1/2, 2] and whole n in [-252, 254]; NaN stays NaN.
+inline Vec scale_by_power(Vec a, Vec n) {
+#if RWKV_ISA >= RWKV_ISA_avx512
+  return {_mm512_scalef_ps(a.v, n.v)};
+#else
+  // In two factors, since one does not reach so far.
+  const Vec half = round_nearest(mul(n, set1(0.5f)));
+  return mul(mul(a, power_of_two(half)), power_of_two(sub(n, half)));
+#endif
+}
+
 /// e^x as 2^n e^r with |r| <= ln 2 / 2, e^r by its Taylor polynomial of degree 7. Overflows to infinity and
 /// underflows gradually to 0, as it must: the limits lie beyond both ends.
 inline Vec exp(Vec x) {
@@ -21,9 +32,7 @@ inline Vec exp(Vec x) {
   p = fma(p, r, set1(0.5f));
   p = fma(p, r, set1(1.0f));
   p = fma(p, r, set1(1.0f));
-  // 2^n in two factors, since n reaches from -150 to 128.
-  Vec half = round_nearest(mul(n, set1(0.5f)));
-  return mul(mul(p, power_of_two(half)), power_of_two(sub(n, half)));
+  return scale_by_power(p, n);
 }
 
 inline Vec sigmoid(Vec x) { return div(set1(1.0f), add(set1(1.0f), exp(sub(set1(0.0f), x)))); }

@@ -1,10 +1,11 @@
 // The recurrences of time mixing. Lanes are value channels, so that no sum runs across lanes.
 //
 // Bytes and operations: a head's state (N * N * 4 bytes, 16 KiB for N = 64) stays in the first-level cache
-// while the tokens of a chunk pass. Each vector of it is loaded and stored once for a token; what belongs to
-// a row of it (decay, key ...) is broadcast from memory, so several vectors of a row are done together:
-// RWKV-7 then has 9 loads for 20 operations on four vectors and is bound by arithmetic, 640 cycles for N = 64
-// with two 512-bit units.
+// while the tokens of a chunk pass. What belongs to a row of it (decay, key ...) is broadcast from memory, so
+// four vectors of a row are done together. RWKV-7 then has 9 loads and 4 stores for 20 operations: 640 cycles
+// for N = 64 with two 512-bit units, 830 where a core has little more than one load or store a cycle. Each
+// token has to wait for all that the one before has left; those of RWKV-5 and 6 do not, and two of them share
+// the loads and stores of the state: 11 and 4 for 32 operations.
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
@@ -71,76 +72,113 @@ void fetch_ahead(std::initializer_list<const Tensor*> tensors, int64_t t, int64_
 
 }  // namespace
 
-void wkv4(const Wkv4& w, Range channels) {
-  const float *decay = w.decay.f32(), *first = w.first.f32();
-  float *aa = w.state.row(0), *bb = w.state.row(1), *pp = w.state.row(2);
-  for_lanes(channels.end - channels.begin, [&](int64_t offset, auto get, auto put) {
-    int64_t i = channels.begin + offset;
-    Vec a = get(aa + i), b = get(bb + i), p = get(pp + i), u = get(first + i), d = get(decay + i);
-    for (int64_t t = 0; t < w.r.rows(); t++) {
-      Vec key = get(w.k.row(t) + i), value = get(w.v.row(t) + i);
-      Vec bonus = add(u, key);
-      Vec q = max_of(p, bonus);
-      Vec e1 = exp(sub(p, q)), e2 = exp(sub(bonus, q));
-      Vec y = div(fma(e1, a, mul(e2, value)), fma(e1, b, e2));
-      put(w.out.row(t) + i, mul(get(w.r.row(t) + i), y));
-      Vec decayed = add(d, p);
-      q = max_of(decayed, key);
-      e1 = exp(sub(decayed, q));
-      e2 = exp(sub(key, q));
-      a = fma(e1, a, mul(e2, value));
-      b = fma(e1, b, e2);
-      p = q;
-    }
-    put(aa + i, a);
-    put(bb + i, b);
-    put(pp + i, p);
-  });
-}
-
 namespace {
 
-/// One token of a head: y, and the state after it.
-void step5(float* state, const float* r, const float* k, const float* v, const float* decay,
-           const float* first, int64_t n, float* y) {
-  for_columns(n, [&]<int vectors>(int64_t j, auto get, auto put) {
-    Vec value[vectors], out[vectors];
-    for (int c = 0; c < vectors; c++) {
-      value[c] = get(v + j + c * 16);
-      out[c] = set1(0);
-    }
-    for (int64_t i = 0; i < n; i++) {
-      Vec ri = set1(r[i]), ki = set1(k[i]), di = set1(decay[i]), bonus = set1(first[i]);
-      for (int c = 0; c < vectors; c++) {
-        float* at = state + i * n + j + c * 16;
-        Vec s = get(at), kv = mul(ki, value[c]);
-        out[c] = fma(ri, fma(bonus, kv, s), out[c]);
-        put(at, fma(di, s, kv));
-      }
-    }
-    for (int c = 0; c < vectors; c++) put(y + j + c * 16, out[c]);
+/// One token of channels [c, c + n).
+void step4(const Wkv4& w, int64_t t, int64_t c, int64_t n) {
+  const float *r = w.r.row(t) + c, *k = w.k.row(t) + c, *v = w.v.row(t) + c;
+  const float *decay = w.decay.f32() + c, *first = w.first.f32() + c;
+  float *aa = w.state.row(0) + c, *bb = w.state.row(1) + c, *pp = w.state.row(2) + c;
+  float* out = w.out.row(t) + c;
+  for_lanes(n, [&](int64_t i, auto get, auto put) {
+    const Vec a = get(aa + i), b = get(bb + i), p = get(pp + i), key = get(k + i), value = get(v + i);
+    const Vec bonus = add(get(first + i), key);
+    Vec q = max_of(p, bonus);
+    Vec e1 = exp(sub(p, q)), e2 = exp(sub(bonus, q));
+    const Vec y = div(fma(e1, a, mul(e2, value)), fma(e1, b, e2));
+    put(out + i, mul(get(r + i), y));
+    const Vec decayed = add(get(decay + i), p);
+    q = max_of(decayed, key);
+    e1 = exp(sub(decayed, q));
+    e2 = exp(sub(key, q));
+    put(aa + i, fma(e1, a, mul(e2, value)));
+    put(bb + i, fma(e1, b, e2));
+    put(pp + i, q);
   });
 }
 
 }  // namespace
 
-void wkv5(const Wkv5& w, Range heads) {
-  int64_t n = w.state.sizes[1];
-  alignas(64) float y[max_head_size];
-  for (int64_t h = heads.begin; h < heads.end; h++) {
-    int64_t c = h * n;
+void wkv4(const Wkv4& w, Range channels) {
+  constexpr int64_t at_once = 64;  // lines that follow each other: the next token's may be a page away
+  for (int64_t c = channels.begin; c < channels.end; c += at_once) {
+    const int64_t n = std::min(at_once, channels.end - c);
     for (int64_t t = 0; t < w.r.rows(); t++) {
-      fetch_ahead({&w.r, &w.k, &w.v, &w.decay, &w.gate, &w.out}, t, c, n);
-      const float* decay = (w.decay.rank == 2 ? w.decay.row(t) : w.decay.f32()) + c;
-      step5(w.state.f32() + c * n, w.r.row(t) + c, w.k.row(t) + c, w.v.row(t) + c, decay, w.first.f32() + c,
-            n, y);
-      float* out = w.out.row(t) + c;
-      group_norm(out, y, w.norm, c, n);
-      if (w.gate) {
-        const float* gate = w.gate.row(t) + c;
-        for_lanes(n, [&](int64_t i, auto get, auto put) { put(out + i, mul(get(out + i), get(gate + i))); });
+      fetch_ahead({&w.r, &w.k, &w.v, &w.out}, t, c, n);
+      step4(w, t, c, n);
+    }
+  }
+}
+
+namespace {
+
+/// What a token gives a head.
+struct Step5 {
+  const float *r, *k, *v, *decay;
+  float* y;
+};
+
+/// `count` tokens of a head: y of each, and the state after them. Each row of the state is loaded and stored
+/// once for all of them.
+template <int count>
+void step5(float* state, const Step5 (&tokens)[count], const float* first, int64_t n) {
+  for_columns(n, [&]<int vectors>(int64_t j, auto get, auto put) {
+    Vec value[count][vectors], out[count][vectors];
+    for (int t = 0; t < count; t++) {
+      for (int c = 0; c < vectors; c++) {
+        value[t][c] = get(tokens[t].v + j + c * 16);
+        out[t][c] = set1(0);
       }
     }
+    for (int64_t i = 0; i < n; i++) {
+      const Vec bonus = set1(first[i]);
+      Vec s[vectors];
+      for (int c = 0; c < vectors; c++) s[c] = get(state + i * n + j + c * 16);
+      for (int t = 0; t < count; t++) {
+        const Vec ri = set1(tokens[t].r[i]), ki = set1(tokens[t].k[i]), di = set1(tokens[t].decay[i]);
+        for (int c = 0; c < vectors; c++) {
+          const Vec kv = mul(ki, value[t][c]);
+          out[t][c] = fma(ri, fma(bonus, kv, s[c]), out[t][c]);
+          s[c] = fma(di, s[c], kv);
+        }
+      }
+      for (int c = 0; c < vectors; c++) put(state + i * n + j + c * 16, s[c]);
+    }
+    for (int t = 0; t < count; t++) {
+      for (int c = 0; c < vectors; c++) put(tokens[t].y + j + c * 16, out[t][c]);
+    }
+  });
+}
+
+/// out = normalize(y) * gate
+void finish5(const Wkv5& w, int64_t t, int64_t c, int64_t n, const float* y) {
+  float* out = w.out.row(t) + c;
+  group_norm(out, y, w.norm, c, n);
+  if (!w.gate) return;
+  const float* gate = w.gate.row(t) + c;
+  for_lanes(n, [&](int64_t i, auto get, auto put) { put(out + i, mul(get(out + i), get(gate + i))); });
+}
+
+}  // namespace
+
+void wkv5(const Wkv5& w, Range heads) {
+  int64_t n = w.state.sizes[1], tokens = w.r.rows();
+  alignas(64) float y[2][max_head_size];
+  for (int64_t h = heads.begin; h < heads.end; h++) {
+    int64_t c = h * n;
+    float* state = w.state.f32() + c * n;
+    auto token = [&](int64_t t) -> Step5 {
+      fetch_ahead({&w.r, &w.k, &w.v, &w.decay, &w.gate, &w.out}, t, c, n);
+      const float* decay = (w.decay.rank == 2 ? w.decay.row(t) : w.decay.f32()) + c;
+      return {w.r.row(t) + c, w.k.row(t) + c, w.v.row(t) + c, decay, y[t % 2]};
+    };
+    auto run = [&]<int count>(const Step5(&steps)[count], int64_t t) {
+      step5(state, steps, w.first.f32() + c, n);
+      for (int i = 0; i < count; i++) finish5(w, t + i, c, n, steps[i].y);
+    };
+    int64_t t = 0;
+    for (; t + 2 <= tokens; t += 2) run({token(t), token(t + 1)}, t);
+    if (t < tokens) run({token(t)}, t);
   }
 }
 
