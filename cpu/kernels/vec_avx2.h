@@ -196,10 +196,11 @@ inline void store_bytes(void* p, const Bytes& line) {
 }
 inline void widen_pairs(const Bytes& line, Vec& first, Vec& second) {
   const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-  first = {_mm256_castsi256_ps(_mm256_slli_epi32(line.lo, 16)),
-           _mm256_castsi256_ps(_mm256_slli_epi32(line.hi, 16))};
-  second = {_mm256_castsi256_ps(_mm256_and_si256(line.lo, upper)),
-            _mm256_castsi256_ps(_mm256_and_si256(line.hi, upper))};
+  __m256i lo = line.lo, hi = line.hi;
+  asm("" : "+x"(lo), "+x"(hi));  // or they are loaded twice
+  first = {_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
+  second = {_mm256_castsi256_ps(_mm256_and_si256(lo, upper)),
+            _mm256_castsi256_ps(_mm256_and_si256(hi, upper))};
 }
 inline __m256i join_pairs(__m256 first, __m256 second) {
   return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(first), 16), _mm256_castps_si256(second));

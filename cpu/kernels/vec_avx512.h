@@ -181,8 +181,10 @@ inline Bytes load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
 inline void store_bytes(void* p, const Bytes& line) { _mm512_storeu_si512(p, line.v); }
 inline void widen_pairs(const Bytes& line, Vec& first, Vec& second) {
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-  first = {_mm512_castsi512_ps(_mm512_slli_epi32(line.v, 16))};
-  second = {_mm512_castsi512_ps(_mm512_and_si512(line.v, upper))};
+  __m512i pairs = line.v;
+  asm("" : "+v"(pairs));  // or they are loaded twice
+  first = {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))};
+  second = {_mm512_castsi512_ps(_mm512_and_si512(pairs, upper))};
 }
 inline Bytes join_pairs(Vec first, Vec second) {
   return {
