@@ -70,10 +70,6 @@ void fetch_ahead(std::initializer_list<const Tensor*> tensors, int64_t t, int64_
   }
 }
 
-}  // namespace
-
-namespace {
-
 /// One token of channels [c, c + n).
 void step4(const Wkv4& w, int64_t t, int64_t c, int64_t n) {
   const float *r = w.r.row(t) + c, *k = w.k.row(t) + c, *v = w.v.row(t) + c;
