@@ -166,17 +166,22 @@ class Ops {
   void token_shift(const TokenShift& shift);
 
   /// All products, in any order; none may read what another one writes. T is the same for all. Sums are fp32.
-  /// On the CPU inputs are rounded to bf16 for bf16 weights that are not exact (Tensor); for int8 and int4
-  /// weights in blocks one token's are rounded to 16-bit integers with a scale for 32 of them, and otherwise
-  /// they stay fp32, with widened weights; but where the processor has instructions for bf16, integer weights
-  /// and their inputs are rounded to bf16 for several tokens unless it is a small_matrix, and where it has
-  /// none, but those for integers (VNNI), several tokens' inputs are rounded as one's. One token alone may
-  /// have other bits than among others. On a CUDA device inputs stay fp32 for one token; for several they are
-  /// rounded to bf16 for bf16 weights, and for fp16 and integer weights, after scaling each token's inputs by
-  /// a power of two to at most 2^15, to fp16 (of a small_matrix to the sum of two such numbers), and integer
-  /// weights to fp16. Weights must be finite: those of an input that is zero may not be read. For one token,
-  /// outputs that are decay, a, g or v_gate of the recurrence which is the next operator may exist only there
-  /// and never reach their memory.
+  /// On the CPU inputs stay fp32, with widened weights, but:
+  /// - Integer weights in blocks: one token's inputs are rounded to 16-bit integers with a scale for 32 of
+  /// them.
+  /// - bf16 weights that are not exact (Tensor): inputs are rounded to bf16.
+  /// - Where the processor has instructions for bf16: for several tokens integer weights and their inputs are
+  ///   rounded to bf16, unless it is a small_matrix.
+  /// - Where it has none, but those for integers (VNNI): for several tokens inputs of integer weights in
+  /// blocks
+  ///   are rounded as one's, and those of bf16 weights to 15-bit integers with a scale for 64 of them, and
+  ///   these weights, where they are not exact, to 12 bits with a scale for 64; other inputs stay fp32.
+  /// One token alone may have other bits than among others. On a CUDA device inputs stay fp32 for one token;
+  /// for several they are rounded to bf16 for bf16 weights, and for fp16 and integer weights, after scaling
+  /// each token's inputs by a power of two to at most 2^15, to fp16 (of a small_matrix to the sum of two such
+  /// numbers), and integer weights to fp16. Weights must be finite: those of an input that is zero may not be
+  /// read. For one token, outputs that are decay, a, g or v_gate of the recurrence which is the next operator
+  /// may exist only there and never reach their memory.
   void matmul(std::span<const Product> products);
 
   void wkv4(const Wkv4& wkv);

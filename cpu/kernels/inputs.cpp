@@ -53,24 +53,36 @@ void prepare_tile_lines(const float* x, int64_t count, std::byte* out) {
     store_bf16(out + i / 32 * 1024 + i % 32 * 2, some_inputs(x, count, i));
 }
 
-/// Thirty-two inputs in the range of 16-bit integers.
+/// What shares a scale, in the range of integers.
+template <int vectors>
 struct ScaledInputs {
-  Vec inputs[2];
+  Vec inputs[vectors];
   float scale;  ///< in integer_sum_unit; NaN, and inputs zero, when one of them is not finite
 };
 
-ScaledInputs scale_inputs(const float* x, int64_t count, int64_t input) {
-  constexpr float largest = 127 * 256 + 127, smallest = 0x1p-100f;  // less is taken as zero
-  const Vec inputs[2] = {some_inputs(x, count, input), some_inputs(x, count, input + 16)};
-  const float highest = largest_magnitude(inputs[0], inputs[1]);
-  if (!(highest <= std::numeric_limits<float>::max()))
-    return {{set1(0), set1(0)}, std::numeric_limits<float>::quiet_NaN()};
-  const Vec inverse = set1(highest < smallest ? 0 : largest / highest);
-  return {{mul(inputs[0], inverse), mul(inputs[1], inverse)}, highest / (largest * integer_sum_unit)};
+template <int vectors>
+ScaledInputs<vectors> scale_inputs(const float* x, int64_t count, int64_t input) {
+  // Sums of 32 products with int8, or of 64 with weight_bits, are to have 31 bits.
+  constexpr float largest = vectors == 2 ? 127 * 256 + 127 : 16383;
+  constexpr float smallest = 0x1p-100f, most = std::numeric_limits<float>::max();  // less is taken as zero
+  ScaledInputs<vectors> scaled{};
+  float highest = 0;
+  bool finite = true;
+  for (int v = 0; v < vectors; v += 2) {
+    scaled.inputs[v] = some_inputs(x, count, input + v * 16);
+    scaled.inputs[v + 1] = some_inputs(x, count, input + v * 16 + 16);
+    const float here = largest_magnitude(scaled.inputs[v], scaled.inputs[v + 1]);
+    finite = finite && here <= most;
+    highest = std::max(highest, here);
+  }
+  const Vec inverse = set1(finite && highest >= smallest ? largest / highest : 0);
+  for (Vec& v : scaled.inputs) v = finite ? mul(v, inverse) : set1(0);
+  scaled.scale = finite ? highest / (largest * integer_sum_unit) : std::numeric_limits<float>::quiet_NaN();
+  return scaled;
 }
 
 /// The `group`-th part of a step. False when inputs are not finite.
-bool prepare_integers(const ScaledInputs& scaled, int group, IntegerStep& step) {
+bool prepare_integers(const ScaledInputs<2>& scaled, int group, IntegerStep& step) {
   int32_t integers[scale_group], total = 0;
   for (int half = 0; half < 2; half++) store_integers(integers + half * 16, scaled.inputs[half]);
   for (int32_t i : integers) total += i;
@@ -85,25 +97,28 @@ bool prepare_integers(const float* x, int64_t count, std::byte* out) {
   auto* steps = reinterpret_cast<IntegerStep*>(out);
   for (int64_t i = 0; i < round_up(count, step_inputs); i += scale_group) {
     const auto group = static_cast<int>(i % step_inputs / scale_group);
-    finite = prepare_integers(scale_inputs(x, count, i), group, steps[i / step_inputs]) && finite;
+    finite = prepare_integers(scale_inputs<2>(x, count, i), group, steps[i / step_inputs]) && finite;
   }
   return finite;
 }
 
 #if RWKV_INTEGER_PRODUCTS
-/// All inputs of a group of tokens, 32 after the other (integers.h).
+/// All inputs of a group of tokens, those that share a scale after each other (integers.h).
+template <Operand operand>
 void prepare_integers(const Tensor& x, Range group, std::byte* out) {
+  constexpr int vectors = inputs_of_scale(operand) / 16;
   const int64_t count = group.end - group.begin;
   auto* to = reinterpret_cast<float*>(out);
-  Vec words[most_columns];
-  for (Vec& v : words) v = set1(0);
-  for (int64_t i = 0; i < round_up(x.cols(), step_inputs); i += scale_group) {
+  Vec words[vectors / 2][most_columns];
+  for (auto& part : words) std::fill_n(part, most_columns, set1(0));
+  for (int64_t i = 0; i < round_up(x.cols(), step_inputs); i += vectors * 16) {
     for (int64_t t = 0; t < count; t++) {
-      const ScaledInputs scaled = scale_inputs(x.row(group.begin + t), x.cols(), i);
+      const auto scaled = scale_inputs<vectors>(x.row(group.begin + t), x.cols(), i);
       *to++ = scaled.scale;
-      words[t] = bytes_apart(scaled.inputs[0], scaled.inputs[1]);
+      for (int part = 0; part < vectors / 2; part++)
+        words[part][t] = integer_words(scaled.inputs[2 * part], scaled.inputs[2 * part + 1]);
     }
-    to = store_words(to, words, count);
+    for (const auto& part : words) to = store_words(to, part, count);
   }
 }
 #endif
@@ -149,7 +164,8 @@ Operand operand_of(const Tensor& weight, int64_t tokens) {
     }
   }
   if ((tokens == 1 || integer_products) && quantized && blocks) return Operand::integers;
-  if (!rounds) return blocks ? Operand::f32 : Operand::nonzero_f32;
+  if (integer_products && tokens > 1 && rounds && blocks) return Operand::wide_integers;
+  if (!rounds || integer_products) return blocks ? Operand::f32 : Operand::nonzero_f32;
   if (bf16_products && blocks) return Operand::bf16;
   return blocks ? Operand::rounded_f32 : Operand::nonzero_rounded_f32;
 }
@@ -170,8 +186,9 @@ bool prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
     const Range group{first, std::min(first + operand_group(operand), tokens.end)};
     std::byte* to = out + first * token_bytes;
 #if RWKV_INTEGER_PRODUCTS
-    if (operand == Operand::integers) {
-      prepare_integers(x, group, to);
+    if (is_integer(operand)) {
+      operand == Operand::integers ? prepare_integers<Operand::integers>(x, group, to)
+                                   : prepare_integers<Operand::wide_integers>(x, group, to);
       continue;
     }
 #endif

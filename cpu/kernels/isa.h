@@ -17,8 +17,8 @@
 #define RWKV_JOIN_(a, b) a##b
 #define RWKV_JOIN(a, b) RWKV_JOIN_(a, b)
 #define RWKV_ISA RWKV_JOIN(RWKV_ISA_, ISA)
-/// Whether several tokens multiply with int8 and int4 as integers: VNNI without instructions for bf16, which
-/// take as long and lose the time for scales.
+/// Whether several tokens multiply with int8, int4 and bf16 as integers: VNNI without instructions for bf16,
+/// which take as long and save the time for scales.
 #define RWKV_INTEGER_PRODUCTS (RWKV_ISA == RWKV_ISA_avxvnni || RWKV_ISA == RWKV_ISA_avx512vnni)
 
 #if RWKV_ISA != RWKV_ISA_scalar

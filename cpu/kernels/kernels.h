@@ -21,6 +21,8 @@ enum class Operand : uint8_t {
   /// 16-bit integers with a scale for 32 of them: of one token finite inputs only, of several as
   /// kernels/integers.h says.
   integers,
+  /// 15-bit integers with a scale for 64 of them, of several tokens (kernels/integers.h).
+  wide_integers,
   /// bf16 in groups of 16 tokens, for 32 inputs after the other [16][32]; the last group is whole too,
   /// whatever is in it.
   bf16_tiles,

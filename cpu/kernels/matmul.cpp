@@ -82,7 +82,7 @@ using Tile = void (*)(const Panel& panel, int64_t block, const std::byte* x, con
 template <Operand operand, int blocks, int tokens>
 constexpr Tile tile_of() {
 #if RWKV_INTEGER_PRODUCTS
-  if constexpr (operand == Operand::integers) return multiply_integer_tile<blocks, tokens>;
+  if constexpr (is_integer(operand)) return multiply_integer_tile<operand, blocks, tokens>;
 #endif
   return multiply_tile<operand == Operand::bf16, blocks, tokens>;
 }
@@ -137,6 +137,8 @@ void multiply_all(const Panel& panel, const PreparedProduct& p, float* sums, Beg
   if constexpr (integer_products) {
     if (p.operand == Operand::integers)
       return multiply_by_vectors<Operand::integers>(panel, p, sums, begin, end);
+    if (p.operand == Operand::wide_integers)
+      return multiply_by_vectors<Operand::wide_integers>(panel, p, sums, begin, end);
   }
   multiply_by_vectors<Operand::f32>(panel, p, sums, begin, end);
 }
@@ -204,7 +206,7 @@ class BlocksProduct {
   }
 
   void finish(int64_t block, Range group) const {
-    if (p_.operand == Operand::integers) leave_integers(block, group);
+    if (is_integer(p_.operand)) leave_integers(block, group);
     finish_rows(*p_.product, group, block * block_outputs, outputs_from(block),
                 sums_ + group.begin * panel_outputs, panel_outputs);
   }
@@ -232,8 +234,16 @@ class BlocksProduct {
           sum = fma(w[j], set1(x[i + j]), sum);
       }
     };
-    m_.dtype == DType::i4 ? add(IntegerBlocks<DType::i4>{m_, weights_})
-                          : add(IntegerBlocks<DType::i8>{m_, weights_});
+    switch (m_.dtype) {
+      case DType::i4:
+        add(IntegerBlocks<DType::i4>{m_, weights_});
+        break;
+      case DType::i8:
+        add(IntegerBlocks<DType::i8>{m_, weights_});
+        break;
+      default:
+        m_.layout == Layout::cpu_coded ? add(CodedBlocks{m_, weights_}) : add(BF16Blocks{m_, weights_});
+    }
     return sum;
   }
 

@@ -15,7 +15,8 @@ namespace rwkv::cpu::ISA {
 /// Room for blocks.
 constexpr int64_t panel_blocks = blocks_at_once(has_tiles ? Operand::bf16_tiles : Operand::f32);
 constexpr int64_t panel_outputs = panel_blocks * block_outputs;
-constexpr int64_t panel_block_bytes = 8 << 10;
+/// With room for the scales of 256 inputs.
+constexpr int64_t panel_block_bytes = (8 << 10) + (integer_products ? 256 / scale_group * line_bytes : 0);
 constexpr int64_t panel_bytes = panel_blocks * panel_block_bytes;
 
 namespace {
@@ -40,8 +41,7 @@ struct Pieces {
 };
 
 inline int64_t panel_inputs(Operand operand) {
-  if (operand == Operand::integers) return 256;
-  return panel_block_bytes / (is_bf16(operand) ? line_bytes / 2 : line_bytes);
+  return (8 << 10) / (is_bf16(operand) || is_integer(operand) ? line_bytes / 2 : line_bytes);
 }
 
 // Sources: four neighbouring inputs, from a multiple of four on, of 16 outputs. What lies behind the last
@@ -118,6 +118,22 @@ struct IntegerBlocks {
   }
 };
 
+struct CodedBlocks {
+  MatrixLayout m;
+  const std::byte* weights;
+
+  /// Decodes eight inputs anew each time.
+  void quad(int64_t block, int64_t input, Vec (&w)[4]) const {
+    const std::byte* segment = weights + block * m.unit_bytes() + input / segment_inputs * segment_bytes;
+    SegmentReader reader(segment, input % segment_inputs / group_inputs);
+    int64_t line = -(input % group_inputs) / 2;
+    reader.read_group([&](const Bytes& pairs) {
+      if (line == 0 || line == 1) widen_pairs(pairs, w[2 * line], w[2 * line + 1]);
+      line++;
+    });
+  }
+};
+
 /// Some outputs of some inputs, but for their scales.
 inline Pieces pieces_of_rows(const Rows& rows, Range outputs, Range inputs) {
   const std::byte* begin = rows.weights + inputs.begin * rows.row_bytes + rows.scale_bytes;
@@ -191,10 +207,27 @@ inline void decode_block(const MatrixLayout& m, const std::byte* weights, Operan
   }
 }
 
+#if RWKV_INTEGER_PRODUCTS
+/// The same for integers (integers.h): `first` is a multiple of 64.
+inline void make_integers(const MatrixLayout& m, const std::byte* weights, int64_t block, int64_t first,
+                          int64_t inputs, std::byte* to) {
+  const std::byte* from = weights + block * m.unit_bytes();
+  if (m.dtype == DType::i4) return make_integer_block<DType::i4>(from, first, inputs, to);
+  if (m.dtype == DType::i8) return make_integer_block<DType::i8>(from, first, inputs, to);
+  const int64_t lines = (std::min(inputs, m.inputs - first) + 1) / 2;
+  if (m.layout == Layout::cpu_coded) {
+    decode_block(m, weights, Operand::bf16, block, first, lines * 2, to);
+    return make_wide_block(to, lines, inputs, to);
+  }
+  make_wide_block(from + first / 2 * line_bytes, lines, inputs, to);
+}
+#endif
+
 /// Inputs that a product goes through at once.
 inline int64_t input_multiple(Operand operand) {
   switch (operand) {
     case Operand::integers:
+    case Operand::wide_integers:
       return step_inputs;
     case Operand::bf16_tiles:
       return 32;
@@ -228,10 +261,9 @@ inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand
     widen(source, operand, block, blocks, first, panel.inputs, scratch);
   };
 #if RWKV_INTEGER_PRODUCTS
-  if (operand == Operand::integers) {
-    const auto make = m.dtype == DType::i4 ? make_integer_block<DType::i4> : make_integer_block<DType::i8>;
+  if (is_integer(operand)) {
     for (int64_t b = 0; b < blocks; b++)
-      make(weights + (block + b) * m.unit_bytes(), first, panel.inputs, scratch + b * panel_block_bytes);
+      make_integers(m, weights, block + b, first, panel.inputs, scratch + b * panel_block_bytes);
     return panel;
   }
 #endif

@@ -307,40 +307,6 @@ inline Vec to_vec(const IntegerSums& sums) {
   };
   return {_mm256_cvtepi32_ps(join(0)), _mm256_cvtepi32_ps(join(1))};
 }
-
-struct ByteSums {
-  __m256i lo, hi;
-};
-inline ByteSums load_sums(const std::byte* p) {
-  const Bytes sums = load_bytes(p);
-  return {sums.lo, sums.hi};
-}
-inline Bytes broadcast_bytes(const std::byte* quad) { return {broadcast_quad(quad), broadcast_quad(quad)}; }
-// Not by the intrinsic: vec_avx512.h.
-inline ByteSums add_products(ByteSums sums, Bytes x, Bytes line) {
-  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.lo) : "x"(x.lo), "x"(line.lo));
-  asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums.hi) : "x"(x.hi), "x"(line.hi));
-  return sums;
-}
-inline ByteSums times_256(ByteSums sums) {
-  return {_mm256_slli_epi32(sums.lo, 8), _mm256_slli_epi32(sums.hi, 8)};
-}
-inline Vec to_vec(ByteSums sums) { return {_mm256_cvtepi32_ps(sums.lo), _mm256_cvtepi32_ps(sums.hi)}; }
-/// Of sixteen numbers, rounded, plus 32768: upper bytes, then lower ones.
-inline __m256i bytes_apart(Vec numbers) {
-  const __m256i bias = _mm256_set1_epi32(32768);
-  const __m256i words = _mm256_packus_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(numbers.lo), bias),
-                                            _mm256_add_epi32(_mm256_cvtps_epi32(numbers.hi), bias));
-  const __m256i bytes = _mm256_shuffle_epi8(
-      words,
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14)));
-  return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-}
-inline Vec bytes_apart(Vec first, Vec second) {
-  const __m256i a = bytes_apart(first), b = bytes_apart(second);
-  return {_mm256_castsi256_ps(_mm256_permute2x128_si256(a, b, 0x20)),
-          _mm256_castsi256_ps(_mm256_permute2x128_si256(a, b, 0x31))};
-}
 #else
 // Inputs 0 and 2 meet the integers in the lower bytes of 16-bit lanes, inputs 1 and 3 those in the upper
 // ones.

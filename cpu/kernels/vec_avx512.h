@@ -264,30 +264,6 @@ inline Vec to_vec(const IntegerSums& sums) {
   return {_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(sums.high, 8), sums.low))};
 }
 
-/// Sums, for 16 rows, of products of bytes.
-struct ByteSums {
-  __m512i v;
-};
-inline ByteSums load_sums(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
-inline Bytes broadcast_bytes(const std::byte* quad) { return {broadcast_quad(quad)}; }
-/// x: four bytes without a sign, broadcast.
-inline ByteSums add_products(ByteSums sums, Bytes x, Bytes line) {
-  // The intrinsic costs copies of the sums, some to memory: g++ 12 does not let it add in place.
-  asm("vpdpbusd %2, %1, %0" : "+v"(sums.v) : "v"(x.v), "v"(line.v));
-  return sums;
-}
-inline ByteSums times_256(ByteSums sums) { return {_mm512_slli_epi32(sums.v, 8)}; }
-inline Vec to_vec(ByteSums sums) { return {_mm512_cvtepi32_ps(sums.v)}; }
-/// Thirty-two numbers, rounded, plus 32768, as bytes: the upper ones of all, then the lower ones.
-inline Vec bytes_apart(Vec first, Vec second) {
-  const __m512i bias = _mm512_set1_epi32(32768);
-  const __m512i words = _mm512_packus_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(first.v), bias),
-                                            _mm512_add_epi32(_mm512_cvtps_epi32(second.v), bias));
-  const __m512i bytes = _mm512_shuffle_epi8(
-      words, _mm512_broadcast_i32x4(_mm_setr_epi8(1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14)));
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return {_mm512_castsi512_ps(_mm512_permutexvar_epi32(order, bytes))};
-}
 #else
 // Inputs 0 and 2 meet the integers in the lower bytes of 16-bit lanes, inputs 1 and 3 those in the upper
 // ones.

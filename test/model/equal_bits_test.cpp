@@ -47,8 +47,9 @@ void convert(const std::string& from, const std::string& to, const std::string& 
 bool one_token_differs(const std::string& precision) {
   std::string set = cpu::choose_kernels().name;
   const bool integers = precision.ends_with("i8") || precision.ends_with("i4");
-  return (integers && set != "avxvnni" && set != "avx512vnni") ||
-         (precision == "bf16" && (set == "avx512bf16" || set == "amx"));
+  const bool vnni = set == "avxvnni" || set == "avx512vnni";
+  return vnni ? precision.starts_with("bf16")
+              : integers || (precision == "bf16" && (set == "avx512bf16" || set == "amx"));
 }
 
 }  // namespace

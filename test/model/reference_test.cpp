@@ -192,11 +192,14 @@ TEST_CASE("reference: a split strategy's error is at most the sum of its precisi
         bound += scale * package_error(set, name, precision);
       }
       CHECK(relative_error(logits, fp32) <= bound);
+      // One token alone may lose nothing to bf16.
+      const auto all = static_cast<int64_t>(set.tokens.size());
+      const std::vector<float> chunk = run(model, set.tokens, all);
       for (const std::string& precision : split.precisions) {
         auto pure = load_checkpoint(set.model(name), "cpu " + precision);
         bool all_layers = split.strategy.find("*2") != std::string::npos && model->config().n_layer == 1 &&
                           precision == split.precisions[0];
-        CHECK(same_bits(logits, run(pure, set.tokens)) == all_layers);
+        CHECK(same_bits(chunk, run(pure, set.tokens, all)) == all_layers);
       }
     });
   }

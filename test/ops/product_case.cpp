@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/half.h"
@@ -99,36 +100,69 @@ void round_to_bf16(std::vector<float>& x) {
   for (float& v : x) v = to_float(to_bfloat16(v));
 }
 
-/// How far 16-bit integers with a scale for each 32 inputs are from the inputs, for each of them.
-std::vector<double> rounding_to_integers(std::span<const float> x) {
+/// How far integers up to `most`, with a scale for each `group` inputs, are from the inputs, for each of
+/// them.
+std::vector<double> rounding_to_integers(std::span<const float> x, size_t group, double most) {
   std::vector<double> errors;
   for (size_t i = 0; i < x.size(); i++) {
     double largest = 0;
-    for (size_t k = i / 32 * 32; k < std::min(x.size(), i / 32 * 32 + 32); k++)
+    for (size_t k = i / group * group; k < std::min(x.size(), i / group * group + group); k++)
       largest = std::max(largest, std::abs(double{x[k]}));
-    errors.push_back(std::isfinite(largest) ? std::max(largest * 0.501 / 32639, 0x1p-100) : 0);
+    errors.push_back(std::isfinite(largest) ? std::max(largest * 0.501 / most, 0x1p-100) : 0);
   }
   return errors;
 }
 
-/// With fp32 inputs, but for bf16 weights on a CPU.
+/// The products of x and weights when so much is lost of each input.
+Estimate dot_of_integers(std::span<const float> x, std::span<const double> errors,
+                         std::span<const float> weights) {
+  Estimate product = dot(x, weights);
+  for (size_t i = 0; i < errors.size(); i++) product.error += errors[i] * std::abs(double{weights[i]});
+  return product;
+}
+
+/// With fp32 inputs, but for bf16 weights on a CPU that does not round several tokens' to integers.
 Estimates expected_row_widened(const ProductCase& c, int64_t t, Rounding rounding) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
-  if (c.layout.dtype == DType::bf16 && rounding != Rounding::cuda) round_to_bf16(x);
+  const bool rounds = rounding == Rounding::cpu || rounding == Rounding::cpu_bf16;
+  if (c.layout.dtype == DType::bf16 && rounds) round_to_bf16(x);
   return outputs_of(c, t, [&](int64_t o) { return dot(x, c.weight.row(o)); });
 }
 
-/// A token alone; where Rounding is cpu_integers, also among others.
+/// A token alone.
 Estimates expected_row(const ProductCase& c, int64_t t, Rounding rounding) {
   bool integers = is_quantized(c.layout.dtype) && c.layout.layout == Layout::cpu_blocks;
   if (!integers) return expected_row_widened(c, t, rounding);
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
-  std::vector<double> errors = rounding_to_integers(x);
+  std::vector<double> errors = rounding_to_integers(x, 32, 32639);
   return outputs_of(c, t, [&](int64_t o) {
-    Estimate product = dot(x, c.weight.row(o));
+    return dot_of_integers(x, errors, rows_of(c.weight.stored, c.layout.inputs, {o, o + 1}));
+  });
+}
+
+/// To multiples of 1 / 1024 of the power of two in the largest of each 64.
+void round_to_11_bits(std::vector<float>& weights) {
+  for (size_t first = 0; first < weights.size(); first += 64) {
+    std::span<float> group = std::span(weights).subspan(first, std::min<size_t>(weights.size() - first, 64));
+    float largest = 0;
+    for (float w : group) largest = std::max(largest, std::abs(w));
+    if (largest == 0) continue;
+    const int unit = std::ilogb(largest) - 10;
+    for (float& w : group) w = std::ldexp(std::nearbyint(std::ldexp(w, -unit)), unit);
+  }
+}
+
+/// As a CPU with VNNI multiplies for a token among others.
+Estimates expected_row_of_integers(const ProductCase& c, int64_t t) {
+  std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
+  const bool finite = std::ranges::all_of(x, [](float v) { return std::isfinite(v); });
+  const bool wide = c.layout.dtype == DType::bf16 && c.layout.layout != Layout::input_rows && finite;
+  if (!wide) return expected_row(c, t, Rounding::cpu_integers);
+  std::vector<double> errors = rounding_to_integers(x, 64, 16383);
+  return outputs_of(c, t, [&](int64_t o) {
     std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
-    for (size_t i = 0; i < errors.size(); i++) product.error += errors[i] * std::abs(double{weights[i]});
-    return product;
+    round_to_11_bits(weights);
+    return dot_of_integers(x, errors, weights);
   });
 }
 
@@ -201,6 +235,8 @@ void check_case(const Implementation& implementation, const ProductCase& c) {
   // Integers are scaled before or after a sum.
   if (rounding == Rounding::cpu && is_quantized(c.layout.dtype))
     s.expected_among = [&c](int64_t t) { return expected_row_widened(c, t, Rounding::cpu); };
+  if (rounding == Rounding::cpu_integers)
+    s.expected_among = [&c](int64_t t) { return expected_row_of_integers(c, t); };
   if (rounding == Rounding::cpu_bf16)
     s.expected_among = [&c](int64_t t) { return expected_row_of_pairs(c, t); };
   check_sequence(implementation, s);

@@ -1,0 +1,130 @@
+// Products of pairs of 16-bit integers, for the sets whose several tokens multiply so (integers.h).
+#pragma once
+
+#include "cpu/kernels/operand.h"
+
+#if RWKV_INTEGER_PRODUCTS
+namespace rwkv::cpu::ISA {
+namespace {
+
+// For both:
+// PairSums                        sums, for 16 outputs, of products of pairs
+// integer_words(first, second)    thirty-two neighbouring numbers, rounded
+// integer_pairs(first, second)    sixteen pairs, rounded: first[i] and second[i]
+// widen_to_pairs(line, pairs)     a line of int8, four inputs of 16 outputs, as two of pairs
+// larger_bf16(largest, line)      the larger magnitude, of each of a line's bf16
+// scales_of(largest, bits, inverse, scale)
+//   powers of two, for each pair of such magnitudes: the larger one times inverse has so many bits before
+//   the point (fewer below 2^-116), and scale is one over it, or NaN where the larger one is not finite
+
+#if RWKV_ISA == RWKV_ISA_avxvnni
+struct PairSums {
+  __m256i lo, hi;
+};
+inline PairSums no_pair_sums() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline Bytes broadcast_pair(const std::byte* pair) { return {broadcast_quad(pair), broadcast_quad(pair)}; }
+// Not by the intrinsic: vec_avx512.h.
+inline PairSums add_products(PairSums sums, const Bytes& x, const Bytes& line) {
+  asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sums.lo) : "x"(x.lo), "x"(line.lo));
+  asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sums.hi) : "x"(x.hi), "x"(line.hi));
+  return sums;
+}
+inline Vec to_vec(PairSums sums) { return {_mm256_cvtepi32_ps(sums.lo), _mm256_cvtepi32_ps(sums.hi)}; }
+
+inline __m256 integer_words(Vec numbers) {
+  const __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(numbers.lo), _mm256_cvtps_epi32(numbers.hi));
+  return _mm256_castsi256_ps(_mm256_permute4x64_epi64(packed, 0xd8));
+}
+inline Vec integer_words(Vec first, Vec second) { return {integer_words(first), integer_words(second)}; }
+inline __m256i join_words(__m256i lower, __m256i upper) { return _mm256_blend_epi16(lower, upper, 0xaa); }
+inline __m256i integer_pairs(__m256 first, __m256 second) {
+  return join_words(_mm256_cvtps_epi32(first), _mm256_slli_epi32(_mm256_cvtps_epi32(second), 16));
+}
+inline Bytes integer_pairs(Vec first, Vec second) {
+  return {integer_pairs(first.lo, second.lo), integer_pairs(first.hi, second.hi)};
+}
+inline void widen_to_pairs(__m256i line, __m256i& first, __m256i& second) {
+  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(line, 8), 8), odd = _mm256_srai_epi16(line, 8);
+  first = join_words(even, _mm256_slli_epi32(odd, 16));
+  second = join_words(_mm256_srli_epi32(even, 16), odd);
+}
+inline void widen_to_pairs(const Bytes& line, Bytes (&pairs)[2]) {
+  widen_to_pairs(line.lo, pairs[0].lo, pairs[1].lo);
+  widen_to_pairs(line.hi, pairs[0].hi, pairs[1].hi);
+}
+inline Bytes larger_bf16(const Bytes& largest, const Bytes& line) {
+  const __m256i mask = _mm256_set1_epi16(0x7fff);
+  return {_mm256_max_epu16(largest.lo, _mm256_and_si256(line.lo, mask)),
+          _mm256_max_epu16(largest.hi, _mm256_and_si256(line.hi, mask))};
+}
+inline void scales_of(__m256i largest, int bits, __m256& inverse, __m256& scale) {
+  const __m256i larger = _mm256_srli_epi32(_mm256_max_epu16(largest, _mm256_slli_epi32(largest, 16)), 23);
+  const __m256i exponents = _mm256_max_epi32(larger, _mm256_set1_epi32(bits));
+  inverse =
+      _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_sub_epi32(_mm256_set1_epi32(253 + bits), exponents), 23));
+  const __m256i above = _mm256_sub_epi32(exponents, _mm256_set1_epi32(bits - 1));
+  const __m256i infinite = _mm256_cmpeq_epi32(exponents, _mm256_set1_epi32(255));
+  scale = _mm256_castsi256_ps(
+      _mm256_blendv_epi8(_mm256_slli_epi32(above, 23), _mm256_set1_epi32(0x7fc00000), infinite));
+}
+inline void scales_of(const Bytes& largest, int bits, Vec& inverse, Vec& scale) {
+  scales_of(largest.lo, bits, inverse.lo, scale.lo);
+  scales_of(largest.hi, bits, inverse.hi, scale.hi);
+}
+
+#else
+/// Sums, for 16 rows, of products of pairs of 16-bit integers.
+struct PairSums {
+  __m512i v;
+};
+inline PairSums no_pair_sums() { return {_mm512_setzero_si512()}; }
+inline Bytes broadcast_pair(const std::byte* pair) { return {broadcast_quad(pair)}; }
+inline PairSums add_products(PairSums sums, const Bytes& x, const Bytes& line) {
+  // The intrinsic costs copies of the sums, some to memory: g++ 12 does not let it add in place.
+  asm("vpdpwssd %2, %1, %0" : "+v"(sums.v) : "v"(x.v), "v"(line.v));
+  return sums;
+}
+inline Vec to_vec(PairSums sums) { return {_mm512_cvtepi32_ps(sums.v)}; }
+
+/// Thirty-two neighbouring numbers, rounded.
+inline Vec integer_words(Vec first, Vec second) {
+  const __m512i packed = _mm512_packs_epi32(_mm512_cvtps_epi32(first.v), _mm512_cvtps_epi32(second.v));
+  const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  return {_mm512_castsi512_ps(_mm512_permutexvar_epi64(order, packed))};
+}
+inline __m512i join_words(__m512i lower, __m512i upper) {
+  return _mm512_mask_blend_epi16(0xaaaaaaaau, lower, upper);
+}
+/// Sixteen pairs, rounded: first[i] and second[i].
+inline Bytes integer_pairs(Vec first, Vec second) {
+  return {join_words(_mm512_cvtps_epi32(first.v), _mm512_slli_epi32(_mm512_cvtps_epi32(second.v), 16))};
+}
+/// A line of int8, four inputs of 16 outputs, as two of pairs.
+inline void widen_to_pairs(const Bytes& line, Bytes (&pairs)[2]) {
+  const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(line.v, 8), 8), odd = _mm512_srai_epi16(line.v, 8);
+  pairs[0] = {join_words(even, _mm512_slli_epi32(odd, 16))};
+  pairs[1] = {join_words(_mm512_srli_epi32(even, 16), odd)};
+}
+/// The larger magnitude of bf16, for each of a line's.
+inline Bytes larger_bf16(const Bytes& largest, const Bytes& line) {
+  return {_mm512_max_epu16(largest.v, _mm512_and_si512(line.v, _mm512_set1_epi16(0x7fff)))};
+}
+/// The exponent, with its bias, of the larger one of each pair of such magnitudes.
+inline __m512i exponents_of(const Bytes& largest) {
+  return _mm512_srli_epi32(_mm512_max_epu16(largest.v, _mm512_slli_epi32(largest.v, 16)), 23);
+}
+inline void scales_of(const Bytes& largest, int bits, Vec& inverse, Vec& scale) {
+  const __m512i exponents = _mm512_max_epi32(exponents_of(largest), _mm512_set1_epi32(bits));
+  const __mmask16 infinite = _mm512_cmpeq_epi32_mask(exponents, _mm512_set1_epi32(255));
+  inverse.v =
+      _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_sub_epi32(_mm512_set1_epi32(253 + bits), exponents), 23));
+  const __m512i above = _mm512_sub_epi32(exponents, _mm512_set1_epi32(bits - 1));
+  scale.v = _mm512_castsi512_ps(
+      _mm512_mask_mov_epi32(_mm512_slli_epi32(above, 23), infinite, _mm512_set1_epi32(0x7fc00000)));
+}
+
+#endif
+
+}  // namespace
+}  // namespace rwkv::cpu::ISA
+#endif
