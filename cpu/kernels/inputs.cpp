@@ -123,18 +123,36 @@ void prepare_integers(const Tensor& x, Range group, std::byte* out) {
 }
 #endif
 
-/// Of inputs from `first` on those of one part, rounded as the operand says. What is written behind the last
-/// one is in the list's room too.
-void prepare_list(const float* x, int64_t inputs, int64_t first, Operand operand, std::byte* list) {
-  auto* places = reinterpret_cast<uint16_t*>(list + list_header_bytes);
-  float values[part_inputs];
-  int64_t count = 0;
-  for (int64_t i = 0; i < list_room(inputs, first); i += 16) {
-    const Vec v = some_inputs(x, inputs, first + i);
-    count += store_chosen(v, nonzero_lanes(v), i, values + count, places + count);
+#if RWKV_INTEGER_PRODUCTS
+/// The scale of values that are followed by zeros: NaN when one of them is not finite, or so large that sums
+/// might not be.
+float scale_of_list(const float* values, int64_t count) {
+  // Sums of products with row_weight_bits are to have 31 bits, whatever is rounded up.
+  constexpr float largest = 32767, most = (1 << (31 - row_weight_bits)) - part_inputs, limit = 0x1p100f;
+  Vec highest = set1(0), total = set1(0);
+  for (int64_t i = 0; i < count; i += 16) {
+    const Vec value = load(values + i), magnitude = max_of(value, sub(set1(0), value));
+    highest = max_of(highest, magnitude);
+    total = add(total, magnitude);
   }
-  std::memcpy(list, &count, sizeof count);
-  std::byte* to = list + values_offset(count);
+  const float all = sum(total);
+  if (!(all < limit)) return std::numeric_limits<float>::quiet_NaN();
+  return std::max(largest_magnitude(highest, highest) / largest, all / most);
+}
+
+/// Gives their scale.
+float store_integers_of_list(const float* values, int64_t count, std::byte* to) {
+  const float scale = scale_of_list(values, count);
+  const Vec inverse = set1(scale >= 0x1p-115f ? 1 / scale : 0);  // less is taken as zero
+  for (int64_t i = 0; i < count; i += 32) {
+    const Vec first = mul(load(values + i), inverse), second = mul(load(values + i + 16), inverse);
+    store(reinterpret_cast<float*>(to + i * 2), integer_words(first, second));
+  }
+  return scale;
+}
+#endif
+
+void store_list(const float* values, int64_t count, Operand operand, std::byte* to) {
   for (int64_t i = 0; i < count; i += 16) {
     const Vec v = load(values + i);
     if (operand == Operand::nonzero_bf16) {
@@ -143,6 +161,31 @@ void prepare_list(const float* x, int64_t inputs, int64_t first, Operand operand
       store(reinterpret_cast<float*>(to) + i, operand == Operand::nonzero_f32 ? v : round_to_bf16(v));
     }
   }
+}
+
+/// Of inputs from `first` on those of one part, rounded as the operand says. What is written behind the last
+/// one is in the list's room too.
+void prepare_list(const float* x, int64_t inputs, int64_t first, Operand operand, std::byte* list) {
+  auto* places = reinterpret_cast<uint16_t*>(list + list_header_bytes);
+  float values[part_inputs + 32];
+  ListHeader header{.count = 0, .scale = 1};
+  for (int64_t i = 0; i < list_room(inputs, first); i += 16) {
+    const Vec v = some_inputs(x, inputs, first + i);
+    header.count += store_chosen(v, nonzero_lanes(v), i, values + header.count, places + header.count);
+  }
+  std::byte* to = list + values_offset(header.count);
+#if RWKV_INTEGER_PRODUCTS
+  if (operand == Operand::nonzero_integers) {
+    std::fill_n(values + header.count, 32, 0.0f);
+    if (header.count % 2 != 0) places[header.count] = 0;
+    header.scale = store_integers_of_list(values, header.count, to);
+  } else {
+    store_list(values, header.count, operand, to);
+  }
+#else
+  store_list(values, header.count, operand, to);
+#endif
+  std::memcpy(list, &header, sizeof header);
 }
 
 void prepare_nonzero(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
@@ -165,6 +208,7 @@ Operand operand_of(const Tensor& weight, int64_t tokens) {
   }
   if ((tokens == 1 || integer_products) && quantized && blocks) return Operand::integers;
   if (integer_products && tokens > 1 && rounds && blocks) return Operand::wide_integers;
+  if (integer_products && tokens > 1 && (rounds || quantized)) return Operand::nonzero_integers;
   if (!rounds || integer_products) return blocks ? Operand::f32 : Operand::nonzero_f32;
   if (bf16_products && blocks) return Operand::bf16;
   return blocks ? Operand::rounded_f32 : Operand::nonzero_rounded_f32;

@@ -24,8 +24,8 @@ namespace rwkv::cpu::ISA {
 /// Several tokens multiply with int8, int4 and bf16 blocks so.
 constexpr bool integer_products = RWKV_INTEGER_PRODUCTS;
 
-/// Bits of bf16 weights before the sign.
-constexpr int weight_bits = 11;
+/// Bits of bf16 weights before the sign, and of weights of any type in rows.
+constexpr int weight_bits = 11, row_weight_bits = 14;
 
 /// Inputs that share a scale.
 constexpr int64_t inputs_of_scale(Operand operand) {
@@ -82,7 +82,7 @@ inline void round_to_integers(const std::byte* from, int64_t count, std::byte* l
   Bytes largest{};
   for (int64_t i = 0; i < count; i++) largest = larger_bf16(largest, load_bytes(from + i * line_bytes));
   Vec inverse, scale;
-  scales_of(largest, weight_bits, inverse, scale);
+  scales_of(larger_of_pairs(largest), weight_bits, inverse, scale);
   for (int64_t i = 0; i < count; i++) {
     Vec first, second;
     widen_pairs(load_bytes(from + i * line_bytes), first, second);

@@ -30,6 +30,7 @@ enum class Operand : uint8_t {
   nonzero_f32,
   nonzero_rounded_f32,
   nonzero_bf16,
+  nonzero_integers,
 };
 constexpr int64_t operand_tile_tokens = 16;
 /// Bytes of an input of a token, of any Operand but bf16_tiles, at most.

@@ -1,8 +1,8 @@
 // The inputs of tokens that are not zero: prepared once, read by products with input_rows weights.
 //
 // Inputs are cut into parts, and each part has a list of every token, one after the other: a header with the
-// number of those that are not zero, their places in the part, ascending, and their values. A list has room
-// for all inputs of its part.
+// number of those that are not zero and their scale, their places in the part, ascending, and their values. A
+// list has room for all inputs of its part.
 #pragma once
 
 #include <algorithm>
@@ -23,10 +23,19 @@ namespace {
 struct NonzeroInputs {
   int64_t count;
   const uint16_t* places;
-  const std::byte* values;  ///< fp32 or bf16
+  const std::byte* values;  ///< fp32, bf16 or int16; integers: an even number, with a zero behind an odd one
+  float scale = 1;          ///< of integers; NaN when an input is too large for any
 };
 
-inline int64_t value_bytes(Operand operand) { return operand == Operand::nonzero_bf16 ? 2 : 4; }
+struct ListHeader {
+  int64_t count;
+  float scale;
+};
+static_assert(sizeof(ListHeader) <= list_header_bytes);
+
+inline int64_t value_bytes(Operand operand) {
+  return operand == Operand::nonzero_bf16 || operand == Operand::nonzero_integers ? 2 : 4;
+}
 
 inline int64_t list_bytes(int64_t room, Operand operand) {
   return list_header_bytes + room * (2 + value_bytes(operand));
@@ -52,9 +61,10 @@ inline int64_t values_offset(int64_t count) { return list_header_bytes + round_u
 
 inline NonzeroInputs nonzero_of(const PreparedProduct& p, int64_t token, int64_t first) {
   const std::byte* list = list_at(p.x, p.product->x, token, first, p.operand);
-  int64_t count = 0;
-  std::memcpy(&count, list, sizeof count);
-  return {count, reinterpret_cast<const uint16_t*>(list + list_header_bytes), list + values_offset(count)};
+  ListHeader header{};
+  std::memcpy(&header, list, sizeof header);
+  return {header.count, reinterpret_cast<const uint16_t*>(list + list_header_bytes),
+          list + values_offset(header.count), header.scale};
 }
 
 /// Asks for a list of usual length.

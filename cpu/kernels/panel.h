@@ -52,12 +52,14 @@ struct Rows {
   const std::byte* weights;
   int64_t row_bytes = m.unit_bytes(), scale_bytes = row_scale_bytes(m);
 
+  [[nodiscard]] const std::byte* at(int64_t input) const { return weights + input * row_bytes; }
+
   void quad(int64_t block, int64_t input, Vec (&w)[4]) const {
     for (int i = 0; i < 4; i++)
-      w[i] = input + i < m.inputs ? row(weights + (input + i) * row_bytes, block * block_outputs) : set1(0);
+      w[i] = input + i < m.inputs ? row(at(input + i), block * block_outputs) : set1(0);
   }
-  [[nodiscard]] Vec row_or_zero(const std::byte* at, int64_t output) const {
-    return output < m.outputs ? row(at, output) : set1(0);
+  [[nodiscard]] Vec row_or_zero(const std::byte* row, int64_t output) const {
+    return output < m.outputs ? this->row(row, output) : set1(0);
   }
   [[nodiscard]] Vec row(const std::byte* row, int64_t output) const {
     switch (m.dtype) {

@@ -1,9 +1,12 @@
 // Panels of rows: a part of the inputs, some neighbouring outputs of each, from input_rows weights of any
-// type, widened to fp32 or as bf16.
+// type, widened to fp32, as bf16 or as integers.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
+#include "cpu/kernels/integers.h"
 #include "cpu/kernels/nonzero.h"
 #include "cpu/kernels/panel.h"
 
@@ -19,11 +22,13 @@ struct F32RowsPanel {
   static constexpr int64_t row_bytes = rows_panel_bytes / part_inputs, outputs = row_bytes / 4;
   static constexpr int vectors = outputs / 16;
 
-  static void make_row(const Rows& rows, int64_t input, int64_t output, int count, std::byte* panel,
-                       int64_t place) {
-    const std::byte* row = rows.weights + input * rows.row_bytes;
-    auto* to = reinterpret_cast<float*>(panel + place * row_bytes);
-    for (int v = 0; v < count; v++) store(to + v * 16, rows.row_or_zero(row, output + v * 16));
+  /// These inputs' weights of so many vectors of outputs.
+  template <int count>
+  static void make(const Rows& rows, Range part, int64_t output, std::byte* panel) {
+    for (int64_t i = part.begin; i < part.end; i++, panel += row_bytes) {
+      for (int v = 0; v < count; v++)
+        store(reinterpret_cast<float*>(panel) + v * 16, rows.row_or_zero(rows.at(i), output + v * 16));
+    }
   }
 
   /// sums += the rows of these inputs times their values.
@@ -48,15 +53,18 @@ struct PairRowsPanel {
   static constexpr int vectors = outputs / 16;
   static_assert(scale_group == 32);
 
-  static void make_row(const Rows& rows, int64_t input, int64_t output, int count, std::byte* panel,
-                       int64_t place) {
-    const std::byte* row = rows.weights + input * rows.row_bytes;
-    for (int64_t line = place * row_lines; count > 0; line++, count -= 2, output += 32) {
-      store_bytes(panel + line * line_bytes,
-                  join_pairs(weights(rows, row, output), weights(rows, row, output + 16)));
-      if constexpr (scaled) {
-        const float scale = output < rows.m.outputs ? row_scale(row, output) : 0;
-        std::memcpy(panel + rows_panel_bytes + line * 4, &scale, sizeof scale);
+  template <int count>
+  static void make(const Rows& rows, Range part, int64_t output, std::byte* panel) {
+    for (int64_t i = part.begin; i < part.end; i++) {
+      const std::byte* row = rows.at(i);
+      for (int64_t v = 0, line = (i - part.begin) * row_lines; v < count; v += 2, line++) {
+        const int64_t here = output + v * 16;
+        store_bytes(panel + line * line_bytes,
+                    join_pairs(weights(rows, row, here), weights(rows, row, here + 16)));
+        if constexpr (scaled) {
+          const float scale = here < rows.m.outputs ? row_scale(row, here) : 0;
+          std::memcpy(panel + rows_panel_bytes + line * 4, &scale, sizeof scale);
+        }
       }
     }
   }
@@ -93,12 +101,14 @@ struct BF16RowsPanel {
   static constexpr int64_t row_bytes = rows_panel_bytes / part_inputs, outputs = row_bytes / 2;
   static constexpr int vectors = outputs / 16;
 
-  static void make_row(const Rows& rows, int64_t input, int64_t output, int count, std::byte* panel,
-                       int64_t place) {
-    std::byte* to = panel + place * row_bytes;
+  template <int count>
+  static void make(const Rows& rows, Range part, int64_t output, std::byte* panel) {
     const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-    for (int v = 0; v < count; v += 2, to += line_bytes)
-      _mm512_storeu_si512(to, _mm512_permutexvar_epi64(order, line_of(rows, input, output + v * 16)));
+    for (int64_t i = part.begin; i < part.end; i++, panel += row_bytes) {
+      for (int v = 0; v < count; v += 2)
+        _mm512_storeu_si512(panel + v * 32,
+                            _mm512_permutexvar_epi64(order, line_of(rows, rows.at(i), output + v * 16)));
+    }
   }
 
   template <int count>
@@ -109,8 +119,7 @@ struct BF16RowsPanel {
   }
 
  private:
-  static __m512i line_of(const Rows& rows, int64_t input, int64_t output) {
-    const std::byte* row = rows.weights + input * rows.row_bytes;
+  static __m512i line_of(const Rows& rows, const std::byte* row, int64_t output) {
     if (output >= rows.m.outputs) return _mm512_setzero_si512();
     if (rows.m.dtype == DType::bf16) return _mm512_loadu_si512(row + output * 2);
     return reinterpret_cast<__m512i>(bf16_words(rows.row(row, output), rows.row_or_zero(row, output + 16)).v);
@@ -132,6 +141,95 @@ struct BF16RowsPanel {
       const auto upper = reinterpret_cast<__m512bh>(_mm512_unpackhi_epi16(a, b));
       sums[v].v = _mm512_dpbf16_ps(sums[v].v, lower, values);
       sums[v + 1].v = _mm512_dpbf16_ps(sums[v + 1].v, upper, values);
+    }
+  }
+};
+#endif
+
+#if RWKV_INTEGER_PRODUCTS
+/// 16-bit integers, from bf16 or int8 and int4: an output has a power of two as scale for the inputs of the
+/// part. Two inputs are added at once.
+struct IntegerRowsPanel {
+  static constexpr int64_t outputs = RWKV_ISA == RWKV_ISA_avxvnni ? widest_rows_panel / 2 : widest_rows_panel;
+  static constexpr int64_t row_bytes = outputs * 2;
+  static constexpr int vectors = outputs / 16;
+
+  template <int count>
+  static void make(const Rows& rows, Range part, int64_t output, std::byte* panel) {
+    Vec inverse[count];
+    find_scales<count>(rows, part, output, inverse, reinterpret_cast<float*>(panel + rows_panel_bytes));
+    for (int64_t i = part.begin; i < part.end; i++, panel += row_bytes) {
+      const std::byte* row = rows.at(i);
+#pragma GCC unroll 4
+      for (int v = 0; v < count; v += 2) {
+        store_bytes(panel + v * 32,
+                    integer_line(mul(rows.row_or_zero(row, output + v * 16), inverse[v]),
+                                 mul(rows.row_or_zero(row, output + v * 16 + 16), inverse[v + 1])));
+      }
+    }
+  }
+
+  template <int count>
+  static void add(const std::byte* panel, const NonzeroInputs& x, Vec (&sums)[count]) {
+    PairSums acc[count];
+#pragma GCC unroll 8
+    for (PairSums& a : acc) a = no_pair_sums();
+    for (int64_t i = 0; i < x.count; i += 2) {
+      const std::byte *a = panel + x.places[i] * row_bytes, *b = panel + x.places[i + 1] * row_bytes;
+      const Bytes values = broadcast_pair(x.values + 2 * i);
+#pragma GCC unroll 4
+      for (int v = 0; v < count; v += 2) {
+        Bytes first, second;
+        pair_lines(load_bytes(a + v * 32), load_bytes(b + v * 32), first, second);
+        acc[v] = add_products(acc[v], values, first);
+        acc[v + 1] = add_products(acc[v + 1], values, second);
+      }
+    }
+    const auto* scales = reinterpret_cast<const float*>(panel + rows_panel_bytes);
+#pragma GCC unroll 8
+    for (int v = 0; v < count; v++)
+      sums[v] = fma(load(scales + v * 16), mul(to_vec(acc[v]), set1(x.scale)), sums[v]);
+  }
+
+ private:
+  template <int count>
+  static void find_scales(const Rows& rows, Range part, int64_t output, Vec (&inverse)[count],
+                          float* scales) {
+    for (int v = 0; v < count; v++) inverse[v] = set1(0);
+    rows.m.dtype == DType::bf16 ? find_largest(rows, part, output, inverse)
+                                : find_bounds(rows, part, output, inverse);
+    for (int v = 0; v < count; v++, scales += 16) {
+      Vec scale;
+      scales_of(inverse[v], row_weight_bits, inverse[v], scale);
+      store(scales, scale);
+    }
+  }
+  template <int count>
+  static void find_largest(const Rows& rows, Range part, int64_t output, Vec (&largest)[count]) {
+    Bytes lines[count / 2] = {};
+    int64_t offsets[count / 2];  // what is not there is not read
+    for (int64_t line = 0; line < count / 2; line++)
+      offsets[line] = 2 * (output + line * 32 < rows.m.outputs ? output + line * 32 : output);
+    for (int64_t i = part.begin; i < part.end; i++) {
+#pragma GCC unroll 4
+      for (int line = 0; line < count / 2; line++)
+        lines[line] = larger_bf16(lines[line], load_bytes(rows.at(i) + offsets[line]));
+    }
+    for (int line = 0; line < count / 2; line++) {
+      std::byte magnitudes[line_bytes];
+      store_bytes(magnitudes, lines[line]);
+      for (int half = 0; half < 2; half++) largest[line * 2 + half] = load_bf16(magnitudes + half * 32);
+    }
+  }
+  /// From scales alone: integers are at most 128.
+  template <int count>
+  static void find_bounds(const Rows& rows, Range part, int64_t output, Vec (&bounds)[count]) {
+    for (int v = 0; v < count; v += 2, output += 32) {
+      if (output >= rows.m.outputs) return;
+      float largest = 0;
+      for (int64_t i = part.begin; i < part.end; i++)
+        largest = std::max(largest, std::abs(row_scale(rows.at(i), output)));
+      bounds[v] = bounds[v + 1] = set1(128 * largest);
     }
   }
 };

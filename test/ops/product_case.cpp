@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "core/half.h"
 
@@ -140,30 +141,77 @@ Estimates expected_row(const ProductCase& c, int64_t t, Rounding rounding) {
   });
 }
 
-/// To multiples of 1 / 1024 of the power of two in the largest of each 64.
-void round_to_11_bits(std::vector<float>& weights) {
-  for (size_t first = 0; first < weights.size(); first += 64) {
-    std::span<float> group = std::span(weights).subspan(first, std::min<size_t>(weights.size() - first, 64));
-    float largest = 0;
-    for (float w : group) largest = std::max(largest, std::abs(w));
-    if (largest == 0) continue;
-    const int unit = std::ilogb(largest) - 10;
-    for (float& w : group) w = std::ldexp(std::nearbyint(std::ldexp(w, -unit)), unit);
+/// Each group to multiples of 1 / 2^(bits - 1) of the power of two in `largest` (its first).
+template <class Largest>
+void round_to_bits(std::vector<float>& weights, size_t group, int bits, Largest largest) {
+  for (size_t first = 0; first < weights.size(); first += group) {
+    std::span<float> some =
+        std::span(weights).subspan(first, std::min<size_t>(weights.size() - first, group));
+    const float bound = largest(some, first);
+    if (bound == 0) continue;
+    const int unit = std::ilogb(bound) - bits + 1;
+    for (float& w : some) w = std::ldexp(std::nearbyint(std::ldexp(w, -unit)), unit);
   }
+}
+
+float largest_weight(std::span<const float> weights, size_t) {
+  float largest = 0;
+  for (float w : weights) largest = std::max(largest, std::abs(w));
+  return largest;
+}
+
+Estimates expected_row_of_wide_integers(const ProductCase& c, int64_t t) {
+  std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
+  std::vector<double> errors = rounding_to_integers(x, 64, 16383);
+  return outputs_of(c, t, [&](int64_t o) {
+    std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
+    round_to_bits(weights, 64, 11, largest_weight);
+    return dot_of_integers(x, errors, weights);
+  });
+}
+
+/// Of a row of int8 or int4 [inputs][outputs].
+float scale_in_row(const PackedMatrix& weight, size_t input, int64_t output) {
+  uint16_t bits = 0;
+  std::memcpy(
+      &bits, weight.bytes.data() + static_cast<int64_t>(input) * weight.layout.unit_bytes() + output / 32 * 2,
+      sizeof bits);
+  return to_float(BFloat16{bits});
+}
+
+/// For parts of 256 inputs: integers of weights are at most 128, whatever they are.
+Estimates expected_row_of_integer_rows(const ProductCase& c, int64_t t) {
+  std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
+  std::vector<double> errors = rounding_to_integers(x, 256, 32767);
+  for (size_t first = 0; first < x.size(); first += 256) {
+    double total = 0;
+    const size_t end = std::min<size_t>(x.size(), first + 256);
+    for (size_t i = first; i < end; i++) total += std::abs(double{x[i]});
+    for (size_t i = first; i < end; i++)
+      errors[i] = x[i] == 0 ? 0 : std::max(errors[i], total * 0.501 / (131072 - 256));
+  }
+  return outputs_of(c, t, [&](int64_t o) {
+    std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
+    auto largest = [&](std::span<const float> some, size_t first) {
+      if (c.layout.dtype == DType::bf16) return largest_weight(some, first);
+      float scale = 0;
+      for (size_t i = first; i < first + some.size(); i++)
+        scale = std::max(scale, std::abs(scale_in_row(c.weight, i, o)));
+      return 128 * scale;
+    };
+    round_to_bits(weights, 256, 14, largest);
+    return dot_of_integers(x, errors, weights);
+  });
 }
 
 /// As a CPU with VNNI multiplies for a token among others.
 Estimates expected_row_of_integers(const ProductCase& c, int64_t t) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
   const bool finite = std::ranges::all_of(x, [](float v) { return std::isfinite(v); });
-  const bool wide = c.layout.dtype == DType::bf16 && c.layout.layout != Layout::input_rows && finite;
-  if (!wide) return expected_row(c, t, Rounding::cpu_integers);
-  std::vector<double> errors = rounding_to_integers(x, 64, 16383);
-  return outputs_of(c, t, [&](int64_t o) {
-    std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
-    round_to_11_bits(weights);
-    return dot_of_integers(x, errors, weights);
-  });
+  const bool bf16 = c.layout.dtype == DType::bf16, rows = c.layout.layout == Layout::input_rows;
+  if (finite && rows && (bf16 || is_quantized(c.layout.dtype))) return expected_row_of_integer_rows(c, t);
+  if (finite && bf16) return expected_row_of_wide_integers(c, t);
+  return expected_row(c, t, Rounding::cpu_integers);
 }
 
 /// To the significant bits of fp16, with any exponent.
