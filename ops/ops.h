@@ -166,22 +166,26 @@ class Ops {
   void token_shift(const TokenShift& shift);
 
   /// All products, in any order; none may read what another one writes. T is the same for all. Sums are fp32.
-  /// On the CPU inputs stay fp32, with widened weights, but:
-  /// - Integer weights in blocks: one token's inputs are rounded to 16-bit integers with a scale for 32 of
-  /// them.
-  /// - bf16 weights that are not exact (Tensor): inputs are rounded to bf16.
-  /// - Where the processor has instructions for bf16: for several tokens integer weights and their inputs are
-  ///   rounded to bf16, unless it is a small_matrix.
-  /// - Where it has none, but those for integers (VNNI): for several tokens inputs of integer weights in
-  /// blocks
-  ///   are rounded as one's, and those of bf16 weights to 15-bit integers with a scale for 64 of them, and
-  ///   these weights, where they are not exact, to 12 bits with a scale for 64; other inputs stay fp32.
-  /// One token alone may have other bits than among others. On a CUDA device inputs stay fp32 for one token;
-  /// for several they are rounded to bf16 for bf16 weights, and for fp16 and integer weights, after scaling
-  /// each token's inputs by a power of two to at most 2^15, to fp16 (of a small_matrix to the sum of two such
-  /// numbers), and integer weights to fp16. Weights must be finite: those of an input that is zero may not be
-  /// read. For one token, outputs that are decay, a, g or v_gate of the recurrence which is the next operator
-  /// may exist only there and never reach their memory.
+  /// Weights must be finite: those of an input that is zero may not be read. One token alone may have other
+  /// bits than among others.
+  ///
+  /// On the CPU inputs stay fp32 and weights are widened, except:
+  ///   int8 and int4 in blocks   one token's inputs are rounded to 16-bit integers, with a scale for 32
+  ///   bf16 that is not exact    inputs are rounded to bf16 (Tensor::exact)
+  /// and for several tokens, where the processor has instructions for bf16:
+  ///   int8 and int4             weights and inputs are rounded to bf16, unless it is a small_matrix
+  /// and where it has none, but those for integers (VNNI):
+  ///   int8 and int4 in blocks   inputs are rounded as one token's
+  ///   bf16 that is not exact    inputs are rounded to 15-bit integers and weights to 12 bits, each with a
+  ///                             scale for 64; one token's inputs stay fp32
+  ///   both in input_rows        inputs are rounded to 16-bit integers and weights to 15 bits, each with a
+  ///                             scale for 256 (inputs: of fewer bits, so that sums of magnitudes have 17)
+  ///
+  /// On a CUDA device inputs stay fp32 for one token; for several they are rounded to bf16 for bf16 weights,
+  /// and for fp16 and integer weights, after scaling each token's inputs by a power of two to at most 2^15,
+  /// to fp16 (of a small_matrix to the sum of two such numbers), and integer weights to fp16. For one token,
+  /// outputs that are decay, a, g or v_gate of the recurrence which is the next operator may exist only there
+  /// and never reach their memory.
   void matmul(std::span<const Product> products);
 
   void wkv4(const Wkv4& wkv);

@@ -10,6 +10,9 @@
 //               and for their scale a power of two: nothing is lost of those that are more than an eighth
 //               of the largest one, and of smaller ones at most 1 / 2048 of it. Sums have 31 bits.
 //
+// Of ffn.value (rows_panel.h) a part of 256 inputs has one scale, for bf16, int8 and int4: weights have 14
+// bits and a sign, inputs as many as their sum of magnitudes, of 17 bits, leaves.
+//
 // For a group of inputs a group of tokens has its scales, in integer_sum_unit, then pairs [group /
 // 2][tokens]. A block in a panel has pairs [inputs / 2][16], then scales [inputs / group][16].
 #pragma once

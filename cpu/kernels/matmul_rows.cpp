@@ -1,17 +1,17 @@
 // Products of several tokens with input_rows weights, whose inputs are mostly zero: ffn.value.
 //
 // As for one token, the rows of inputs that are zero are passed over, for each token those of its own. Every
-// output is one chain of multiply-adds (bf16: of two inputs at once) over the inputs of its token that are
-// not zero, in ascending order, part after part, so that a token's result does not depend on how many others
-// came with it. Lanes are outputs.
+// output is one chain of multiply-adds (bf16: of two inputs at once; integers: of a part) over the inputs of
+// its token that are not zero, in ascending order, part after part, so that a token's result does not depend
+// on how many others came with it. Lanes are outputs.
 //
 // Bytes and operations: the rows of a part, for some neighbouring outputs, are widened or copied once for
 // all tokens into a panel of 64 KiB (AVX2: 32), from which each input that is not zero loads its row, 64
 // bytes for 32 outputs, mostly from the second-level cache. That takes 11 cycles for 128 outputs with
-// AVX-512, 8 of them for shifts, `and`s and multiply-adds; a list and the sums, which wait in memory between
-// panels, 120 cycles for 38 inputs. The product of blocks, which takes every input, has the peak's one or two
-// multiply-adds a cycle: at 85% zeros this takes 0.35 to 0.45 of its time. Sums and panels fill less than
-// half of the second-level cache with 512 tokens.
+// AVX-512, 8 of them for shifts, `and`s and multiply-adds (integers: 8 for two inputs); a list and the sums,
+// which wait in memory between panels, 120 cycles for 38 inputs. The product of blocks, which takes every
+// input, has the peak's one or two multiply-adds a cycle: at 85% zeros this takes 0.35 to 0.45 of its time.
+// Sums and panels fill less than half of the second-level cache with 512 tokens.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

@@ -66,6 +66,8 @@ void check_matmul_extremes(const Implementation& implementation) {
       check(DType::bf16, {1e-30f, 3e38f, -1e38f}, {1e-30f, -1e-38f, 0});
       check(DType::bf16, {1e-38f, -1e-38f}, {1e38f, 3e38f, 1});
       check(DType::bf16, {1, -1.0078125f}, {1.00390625f, 1.01171875f, -1});  // halfway: ties to even
+      check(DType::bf16, {1.9921875f}, {1});  // the largest integers, all of one sign
+      if (layout == Layout::cpu_blocks) check(DType::bf16, {1, INFINITY}, {1, 2});
       check(DType::f32, {1e-30f, 1e38f, -1e38f}, {1e-30f, -1e-38f, 0});
       check(DType::f32, {16777215, 1, -1}, {16777213, 1});
     }

@@ -148,7 +148,7 @@ void round_to_bits(std::vector<float>& weights, size_t group, int bits, Largest 
     std::span<float> some =
         std::span(weights).subspan(first, std::min<size_t>(weights.size() - first, group));
     const float bound = largest(some, first);
-    if (bound == 0) continue;
+    if (bound == 0 || !std::isfinite(bound)) continue;
     const int unit = std::ilogb(bound) - bits + 1;
     for (float& w : some) w = std::ldexp(std::nearbyint(std::ldexp(w, -unit)), unit);
   }
