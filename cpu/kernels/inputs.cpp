@@ -64,7 +64,7 @@ template <int vectors>
 ScaledInputs<vectors> scale_inputs(const float* x, int64_t count, int64_t input) {
   // Sums of 32 products with int8, or of 64 with weight_bits, are to have 31 bits.
   constexpr float largest = vectors == 2 ? 127 * 256 + 127 : 16383;
-  constexpr float smallest = 0x1p-100f, most = std::numeric_limits<float>::max();  // less is taken as zero
+  constexpr float smallest = 0x1p-100f;  // less is taken as zero
   ScaledInputs<vectors> scaled{};
   float highest = 0;
   bool finite = true;
@@ -72,7 +72,7 @@ ScaledInputs<vectors> scale_inputs(const float* x, int64_t count, int64_t input)
     scaled.inputs[v] = some_inputs(x, count, input + v * 16);
     scaled.inputs[v + 1] = some_inputs(x, count, input + v * 16 + 16);
     const float here = largest_magnitude(scaled.inputs[v], scaled.inputs[v + 1]);
-    finite = finite && here <= most;
+    finite = finite && here <= std::numeric_limits<float>::max();
     highest = std::max(highest, here);
   }
   const Vec inverse = set1(finite && highest >= smallest ? largest / highest : 0);
