@@ -63,7 +63,7 @@ struct ScaledInputs {
 template <int vectors>
 ScaledInputs<vectors> scale_inputs(const float* x, int64_t count, int64_t input) {
   // Sums of 32 products with int8, or of 64 with weight_bits, are to have 31 bits.
-  constexpr float largest = vectors == 2 ? 127 * 256 + 127 : 16383;
+  constexpr float largest = vectors == 2 ? 127 * 256 + 127 : (1 << (31 - 6 - weight_bits)) - 1;
   constexpr float smallest = 0x1p-100f;  // less is taken as zero
   ScaledInputs<vectors> scaled{};
   float highest = 0;
@@ -104,9 +104,8 @@ bool prepare_integers(const float* x, int64_t count, std::byte* out) {
 
 #if RWKV_INTEGER_PRODUCTS
 /// All inputs of a group of tokens, those that share a scale after each other (integers.h).
-template <Operand operand>
 void prepare_integers(const Tensor& x, Range group, std::byte* out) {
-  constexpr int vectors = inputs_of_scale(operand) / 16;
+  constexpr int vectors = integer_group / 16;
   const int64_t count = group.end - group.begin;
   auto* to = reinterpret_cast<float*>(out);
   Vec words[vectors / 2][most_columns];
@@ -206,9 +205,9 @@ Operand operand_of(const Tensor& weight, int64_t tokens) {
       return blocks ? Operand::bf16 : Operand::nonzero_bf16;
     }
   }
-  if ((tokens == 1 || integer_products) && quantized && blocks) return Operand::integers;
-  if (integer_products && tokens > 1 && rounds && blocks) return Operand::wide_integers;
-  if (integer_products && tokens > 1 && (rounds || quantized)) return Operand::nonzero_integers;
+  if (integer_products && tokens > 1 && (rounds || quantized))
+    return blocks ? Operand::several_integers : Operand::nonzero_integers;
+  if (tokens == 1 && quantized && blocks) return Operand::integers;
   if (!rounds || integer_products) return blocks ? Operand::f32 : Operand::nonzero_f32;
   if (bf16_products && blocks) return Operand::bf16;
   return blocks ? Operand::rounded_f32 : Operand::nonzero_rounded_f32;
@@ -230,9 +229,8 @@ bool prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
     const Range group{first, std::min(first + operand_group(operand), tokens.end)};
     std::byte* to = out + first * token_bytes;
 #if RWKV_INTEGER_PRODUCTS
-    if (is_integer(operand)) {
-      operand == Operand::integers ? prepare_integers<Operand::integers>(x, group, to)
-                                   : prepare_integers<Operand::wide_integers>(x, group, to);
+    if (operand == Operand::several_integers) {
+      prepare_integers(x, group, to);
       continue;
     }
 #endif

@@ -13,7 +13,8 @@ namespace {
 // integer_pairs(first, second)  sixteen pairs, rounded: first[i] and second[i]
 // integer_line(first, second)   two times sixteen, rounded, in the order from which
 // pair_lines(a, b, first, second)  makes pairs of two such lines: for the first sixteen, and for the second
-// widen_to_pairs(line, pairs)   a line of int8, four inputs of 16 outputs, as two of pairs
+// widen_to_pairs(line, pairs)   a line of int8, four inputs of 16 outputs, times 64, as two of pairs
+// mul_high(pairs, factors)      their product / 2^15, rounded
 // larger_bf16(largest, line)    the larger magnitude, of each of a line's bf16
 // larger_of_pairs(line)         the larger one of each pair of such magnitudes
 // scales_of(largest, bits, inverse, scale)
@@ -47,13 +48,17 @@ inline Bytes integer_pairs(Vec first, Vec second) {
   return {integer_pairs(first.lo, second.lo), integer_pairs(first.hi, second.hi)};
 }
 inline void widen_to_pairs(__m256i line, __m256i& first, __m256i& second) {
-  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(line, 8), 8), odd = _mm256_srai_epi16(line, 8);
+  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(line, 8), 2);
+  const __m256i odd = _mm256_srai_epi16(_mm256_and_si256(line, _mm256_set1_epi16(-256)), 2);
   first = join_words(even, _mm256_slli_epi32(odd, 16));
   second = join_words(_mm256_srli_epi32(even, 16), odd);
 }
 inline void widen_to_pairs(const Bytes& line, Bytes (&pairs)[2]) {
   widen_to_pairs(line.lo, pairs[0].lo, pairs[1].lo);
   widen_to_pairs(line.hi, pairs[0].hi, pairs[1].hi);
+}
+inline Bytes mul_high(const Bytes& pairs, const Bytes& factors) {
+  return {_mm256_mulhrs_epi16(pairs.lo, factors.lo), _mm256_mulhrs_epi16(pairs.hi, factors.hi)};
 }
 inline Bytes larger_bf16(const Bytes& largest, const Bytes& line) {
   const __m256i mask = _mm256_set1_epi16(0x7fff);
@@ -115,9 +120,13 @@ inline Bytes integer_pairs(Vec first, Vec second) {
   return {join_words(_mm512_cvtps_epi32(first.v), _mm512_slli_epi32(_mm512_cvtps_epi32(second.v), 16))};
 }
 inline void widen_to_pairs(const Bytes& line, Bytes (&pairs)[2]) {
-  const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(line.v, 8), 8), odd = _mm512_srai_epi16(line.v, 8);
+  const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(line.v, 8), 2);
+  const __m512i odd = _mm512_srai_epi16(_mm512_and_si512(line.v, _mm512_set1_epi16(-256)), 2);
   pairs[0] = {join_words(even, _mm512_slli_epi32(odd, 16))};
   pairs[1] = {join_words(_mm512_srli_epi32(even, 16), odd)};
+}
+inline Bytes mul_high(const Bytes& pairs, const Bytes& factors) {
+  return {_mm512_mulhrs_epi16(pairs.v, factors.v)};
 }
 inline Bytes larger_bf16(const Bytes& largest, const Bytes& line) {
   return {_mm512_max_epu16(largest.v, _mm512_and_si512(line.v, _mm512_set1_epi16(0x7fff)))};

@@ -1,10 +1,10 @@
 // Tiles of tokens and outputs with 16-bit integers for operands (integers.h).
 //
-// Bytes and operations: for 32 inputs a tile of 6 tokens and four blocks takes 16 x 24 instructions for
-// products, where fp32 takes 32 x 24, and converts, scales and adds each of its 24 sums, which wait in memory
-// between groups, since registers are full of integers. With two instructions a cycle that is 228 cycles for
-// 32 inputs in groups of 32, 210 in groups of 64, and 384 in fp32. Loads are 10 for 24 products, from the
-// first-level cache: a panel of 256 inputs has 34 KiB, a tile's inputs 3.
+// Bytes and operations: for 64 inputs a tile of 6 tokens and four blocks takes 32 x 24 instructions for
+// products, where fp32 takes 64 x 24, and converts, scales and adds each of its 24 sums, which wait in memory
+// meanwhile, since registers are full of integers. With two instructions a cycle that is 420 cycles, and 768
+// in fp32. Loads are 10 for 24 products, from the first-level cache: a panel of 256 inputs has 33 KiB, a
+// tile's inputs 3.
 #pragma once
 
 #include "cpu/kernels/integers.h"
@@ -15,7 +15,7 @@ namespace {
 
 /// What shares a scale, of a group of tokens and some blocks, whose pairs end at `ends`. Asks for what is
 /// so much further than the inputs.
-template <Operand operand, int blocks, int tokens>
+template <int blocks, int tokens>
 void multiply_integers(const std::byte* const (&ends)[blocks], const std::byte* const (&scales)[blocks],
                        const std::byte* x, std::ptrdiff_t to_next, bool fresh, float* sums) {
   PairSums acc[tokens][blocks];
@@ -26,8 +26,7 @@ void multiply_integers(const std::byte* const (&ends)[blocks], const std::byte* 
   }
   const std::byte* pairs = x + tokens * 4;
 #pragma GCC unroll 1
-  for (int64_t at = -inputs_of_scale(operand) / 2 * line_bytes; at != 0;
-       at += line_bytes, pairs += tokens * 4) {
+  for (int64_t at = -integer_group_lines * line_bytes; at != 0; at += line_bytes, pairs += tokens * 4) {
     prefetch(pairs + to_next);
 #pragma GCC unroll 16
     for (int t = 0; t < tokens; t++) {
@@ -50,10 +49,10 @@ void multiply_integers(const std::byte* const (&ends)[blocks], const std::byte* 
 
 /// A group of `tokens` tokens gets the panel's inputs, for `blocks` of its blocks from `block` on, and asks
 /// for those of the next group, at `next`. Sums are in integer_sum_unit.
-template <Operand operand, int blocks, int tokens>
+template <int blocks, int tokens>
 void multiply_integer_tile(const Panel& panel, int64_t block, const std::byte* x, const std::byte* next,
                            float* sums) {
-  constexpr int64_t inputs = inputs_of_scale(operand), lines_bytes = inputs / 2 * line_bytes;
+  constexpr int64_t lines_bytes = integer_group_lines * line_bytes;
   const std::byte *ends[blocks], *scales[blocks];
   for (int b = 0; b < blocks; b++) {
     ends[b] = panel.blocks[block + b] + lines_bytes;
@@ -61,8 +60,8 @@ void multiply_integer_tile(const Panel& panel, int64_t block, const std::byte* x
   }
   sums += block * block_outputs;
   const std::ptrdiff_t to_next = next - x;
-  for (int64_t i = 0; i < panel.inputs; i += inputs, x += tokens * (4 + inputs * 2)) {
-    multiply_integers<operand, blocks, tokens>(ends, scales, x, to_next, panel.first + i == 0, sums);
+  for (int64_t i = 0; i < panel.inputs; i += integer_group, x += tokens * (4 + integer_group * 2)) {
+    multiply_integers<blocks, tokens>(ends, scales, x, to_next, panel.first + i == 0, sums);
     for (int b = 0; b < blocks; b++) {
       ends[b] += lines_bytes;
       scales[b] += line_bytes;

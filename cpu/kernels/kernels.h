@@ -15,14 +15,11 @@ namespace rwkv::cpu {
 /// other. Several tokens come in groups, of a size that the kernels choose: an input (bf16: a pair) of each
 /// token of the group, then the next.
 enum class Operand : uint8_t {
-  f32,          ///< fp32
-  rounded_f32,  ///< fp32 values rounded to bf16
-  bf16,         ///< bf16
-  /// 16-bit integers with a scale for 32 of them: of one token finite inputs only, of several as
-  /// kernels/integers.h says.
-  integers,
-  /// 15-bit integers with a scale for 64 of them, of several tokens (kernels/integers.h).
-  wide_integers,
+  f32,               ///< fp32
+  rounded_f32,       ///< fp32 values rounded to bf16
+  bf16,              ///< bf16
+  integers,          ///< of one token, finite ones: 16-bit integers with a scale for 32 of them
+  several_integers,  ///< of several tokens: 14-bit integers with a scale for 64 (kernels/integers.h)
   /// bf16 in groups of 16 tokens, for 32 inputs after the other [16][32]; the last group is whole too,
   /// whatever is in it.
   bf16_tiles,

@@ -82,7 +82,7 @@ using Tile = void (*)(const Panel& panel, int64_t block, const std::byte* x, con
 template <Operand operand, int blocks, int tokens>
 constexpr Tile tile_of() {
 #if RWKV_INTEGER_PRODUCTS
-  if constexpr (is_integer(operand)) return multiply_integer_tile<operand, blocks, tokens>;
+  if constexpr (operand == Operand::several_integers) return multiply_integer_tile<blocks, tokens>;
 #endif
   return multiply_tile<operand == Operand::bf16, blocks, tokens>;
 }
@@ -135,10 +135,8 @@ void multiply_all(const Panel& panel, const PreparedProduct& p, float* sums, Beg
     if (p.operand == Operand::bf16) return multiply_by_vectors<Operand::bf16>(panel, p, sums, begin, end);
   }
   if constexpr (integer_products) {
-    if (p.operand == Operand::integers)
-      return multiply_by_vectors<Operand::integers>(panel, p, sums, begin, end);
-    if (p.operand == Operand::wide_integers)
-      return multiply_by_vectors<Operand::wide_integers>(panel, p, sums, begin, end);
+    if (p.operand == Operand::several_integers)
+      return multiply_by_vectors<Operand::several_integers>(panel, p, sums, begin, end);
   }
   multiply_by_vectors<Operand::f32>(panel, p, sums, begin, end);
 }
@@ -206,7 +204,7 @@ class BlocksProduct {
   }
 
   void finish(int64_t block, Range group) const {
-    if (is_integer(p_.operand)) leave_integers(block, group);
+    if (p_.operand == Operand::several_integers) leave_integers(block, group);
     finish_rows(*p_.product, group, block * block_outputs, outputs_from(block),
                 sums_ + group.begin * panel_outputs, panel_outputs);
   }

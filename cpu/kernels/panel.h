@@ -16,7 +16,7 @@ namespace rwkv::cpu::ISA {
 constexpr int64_t panel_blocks = blocks_at_once(has_tiles ? Operand::bf16_tiles : Operand::f32);
 constexpr int64_t panel_outputs = panel_blocks * block_outputs;
 /// With room for the scales of 256 inputs.
-constexpr int64_t panel_block_bytes = (8 << 10) + (integer_products ? 256 / scale_group * line_bytes : 0);
+constexpr int64_t panel_block_bytes = (8 << 10) + (integer_products ? 256 / integer_group * line_bytes : 0);
 constexpr int64_t panel_bytes = panel_blocks * panel_block_bytes;
 
 namespace {
@@ -41,7 +41,7 @@ struct Pieces {
 };
 
 inline int64_t panel_inputs(Operand operand) {
-  return (8 << 10) / (is_bf16(operand) || is_integer(operand) ? line_bytes / 2 : line_bytes);
+  return (8 << 10) / (is_bf16(operand) || operand == Operand::several_integers ? line_bytes / 2 : line_bytes);
 }
 
 // Sources: four neighbouring inputs, from a multiple of four on, of 16 outputs. What lies behind the last
@@ -219,18 +219,17 @@ inline void make_integers(const MatrixLayout& m, const std::byte* weights, int64
   const int64_t lines = (std::min(inputs, m.inputs - first) + 1) / 2;
   if (m.layout == Layout::cpu_coded) {
     decode_block(m, weights, Operand::bf16, block, first, lines * 2, to);
-    return make_wide_block(to, lines, inputs, to);
+    return make_bf16_block(to, lines, inputs, to);
   }
-  make_wide_block(from + first / 2 * line_bytes, lines, inputs, to);
+  make_bf16_block(from + first / 2 * line_bytes, lines, inputs, to);
 }
 #endif
 
 /// Inputs that a product goes through at once.
 inline int64_t input_multiple(Operand operand) {
   switch (operand) {
-    case Operand::integers:
-    case Operand::wide_integers:
-      return step_inputs;
+    case Operand::several_integers:
+      return integer_group;
     case Operand::bf16_tiles:
       return 32;
     case Operand::bf16:
@@ -263,7 +262,7 @@ inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand
     widen(source, operand, block, blocks, first, panel.inputs, scratch);
   };
 #if RWKV_INTEGER_PRODUCTS
-  if (is_integer(operand)) {
+  if (operand == Operand::several_integers) {
     for (int64_t b = 0; b < blocks; b++)
       make_integers(m, weights, block + b, first, panel.inputs, scratch + b * panel_block_bytes);
     return panel;

@@ -160,13 +160,38 @@ float largest_weight(std::span<const float> weights, size_t) {
   return largest;
 }
 
-Estimates expected_row_of_wide_integers(const ProductCase& c, int64_t t) {
+/// Of blocks of int8 or int4.
+float scale_in_block(const PackedMatrix& weight, int64_t input, int64_t output) {
+  const int64_t steps = (weight.layout.inputs + 63) / 64;
+  const int64_t step = (output / 16 * steps + input / 64) * step_bytes(weight.layout.dtype);
+  uint16_t bits = 0;
+  std::memcpy(&bits, weight.bytes.data() + step + (input % 64 / 32 * 16 + output % 16) * 2, sizeof bits);
+  return to_float(BFloat16{bits});
+}
+
+/// What int8 and int4 lose when of two scales for 32 inputs the larger one is split in 32.
+std::vector<double> lost_to_larger_scale(const ProductCase& c, int64_t output) {
+  std::vector<double> lost;
+  for (int64_t i = 0; i < c.layout.inputs; i++) {
+    const double own = std::abs(scale_in_block(c.weight, i / 32 * 32, output));
+    const double other = std::abs(scale_in_block(c.weight, i / 32 * 32 ^ 32, output));
+    lost.push_back(own >= other ? 0 : other / 32 * 0.63);  // factors have 15 bits
+  }
+  return lost;
+}
+
+Estimates expected_row_of_several_integers(const ProductCase& c, int64_t t) {
   std::vector<float> x = rows_of(c.x, c.layout.inputs, {t, t + 1});
-  std::vector<double> errors = rounding_to_integers(x, 64, 16383);
+  std::vector<double> errors = rounding_to_integers(x, 64, 8191);
   return outputs_of(c, t, [&](int64_t o) {
     std::vector<float> weights = rows_of(c.weight.stored, c.layout.inputs, {o, o + 1});
-    round_to_bits(weights, 64, 11, largest_weight);
-    return dot_of_integers(x, errors, weights);
+    const bool bf16 = c.layout.dtype == DType::bf16;
+    if (bf16) round_to_bits(weights, 64, 12, largest_weight);
+    Estimate product = dot_of_integers(x, errors, weights);
+    if (bf16) return product;
+    const std::vector<double> lost = lost_to_larger_scale(c, o);
+    for (size_t i = 0; i < x.size(); i++) product.error += lost[i] * (std::abs(double{x[i]}) + errors[i]);
+    return product;
   });
 }
 
@@ -210,7 +235,7 @@ Estimates expected_row_of_integers(const ProductCase& c, int64_t t) {
   const bool finite = std::ranges::all_of(x, [](float v) { return std::isfinite(v); });
   const bool bf16 = c.layout.dtype == DType::bf16, rows = c.layout.layout == Layout::input_rows;
   if (finite && rows && (bf16 || is_quantized(c.layout.dtype))) return expected_row_of_integer_rows(c, t);
-  if (finite && bf16) return expected_row_of_wide_integers(c, t);
+  if (finite && (bf16 || is_quantized(c.layout.dtype))) return expected_row_of_several_integers(c, t);
   return expected_row(c, t, Rounding::cpu_integers);
 }
 
