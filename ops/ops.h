@@ -174,11 +174,10 @@ class Ops {
   ///   bf16 that is not exact    inputs are rounded to bf16 (Tensor::exact)
   /// and for several tokens, where the processor has instructions for bf16:
   ///   int8 and int4             weights and inputs are rounded to bf16, unless it is a small_matrix
-  /// and where it has none, but those for integers (VNNI):
-  ///   int8 and int4 in blocks   inputs are rounded as one token's
-  ///   bf16 that is not exact    inputs are rounded to 15-bit integers and weights to 12 bits, each with a
-  ///                             scale for 64; one token's inputs stay fp32
-  ///   both in input_rows        inputs are rounded to 16-bit integers and weights to 15 bits, each with a
+  /// and where it has none, but those for integers (VNNI), of bf16 that is not exact, int8 and int4:
+  ///   in blocks                 inputs are rounded to 14-bit integers and weights to 13 bits, each with a
+  ///                             scale for 64; one token's inputs for bf16 stay fp32
+  ///   in input_rows             inputs are rounded to 16-bit integers and weights to 15 bits, each with a
   ///                             scale for 256 (inputs: of fewer bits, so that sums of magnitudes have 17)
   ///
   /// On a CUDA device inputs stay fp32 for one token; for several they are rounded to bf16 for bf16 weights,

@@ -7,8 +7,7 @@
 //   bf16        Their scale is a power of two: nothing is lost of those that are more than a sixteenth of the
 //               largest one, and of smaller ones at most 1 / 4096 of it.
 //   int8, int4  Of their two scales, for 32 inputs each, the larger one is split in 32: nothing is lost of
-//   its
-//               weights, and of the others at most 1 / 64 of it.
+//               weights that have it, and of the others at most 1 / 50 of it.
 //
 // Of ffn.value (rows_panel.h) a part of 256 inputs has one scale, for bf16, int8 and int4: weights have 14
 // bits and a sign, inputs as many as their sum of magnitudes, of 17 bits, leaves.
@@ -52,7 +51,7 @@ void make_integer_step(const std::byte* step, std::byte* lines, std::byte* scale
   for (const Vec& v : scale) larger = max_of(larger, max_of(v, sub(set1(0), v)));
   Bytes factors[2];
   for (int half = 0; half < 2; half++) {
-    const Vec factor = div(mul(scale[half], set1(1 << 14)), larger);
+    const Vec factor = mul(div(scale[half], larger), set1(1 << 14));
     factors[half] = integer_pairs(factor, factor);  // of 0 / 0 zero
   }
   for (int64_t pair = 0; pair < 8; pair++) {
