@@ -151,7 +151,11 @@ float store_integers_of_list(const float* values, int64_t count, std::byte* to) 
 }
 #endif
 
-void store_list(const float* values, int64_t count, Operand operand, std::byte* to) {
+/// Gives their scale.
+float store_list(const float* values, int64_t count, Operand operand, std::byte* to) {
+#if RWKV_INTEGER_PRODUCTS
+  if (operand == Operand::nonzero_integers) return store_integers_of_list(values, count, to);
+#endif
   for (int64_t i = 0; i < count; i += 16) {
     const Vec v = load(values + i);
     if (operand == Operand::nonzero_bf16) {
@@ -160,6 +164,7 @@ void store_list(const float* values, int64_t count, Operand operand, std::byte* 
       store(reinterpret_cast<float*>(to) + i, operand == Operand::nonzero_f32 ? v : round_to_bf16(v));
     }
   }
+  return 1;
 }
 
 /// Of inputs from `first` on those of one part, rounded as the operand says. What is written behind the last
@@ -167,23 +172,14 @@ void store_list(const float* values, int64_t count, Operand operand, std::byte* 
 void prepare_list(const float* x, int64_t inputs, int64_t first, Operand operand, std::byte* list) {
   auto* places = reinterpret_cast<uint16_t*>(list + list_header_bytes);
   float values[part_inputs + 32];
-  ListHeader header{.count = 0, .scale = 1};
+  int64_t count = 0;
   for (int64_t i = 0; i < list_room(inputs, first); i += 16) {
     const Vec v = some_inputs(x, inputs, first + i);
-    header.count += store_chosen(v, nonzero_lanes(v), i, values + header.count, places + header.count);
+    count += store_chosen(v, nonzero_lanes(v), i, values + count, places + count);
   }
-  std::byte* to = list + values_offset(header.count);
-#if RWKV_INTEGER_PRODUCTS
-  if (operand == Operand::nonzero_integers) {
-    std::fill_n(values + header.count, 32, 0.0f);
-    if (header.count % 2 != 0) places[header.count] = 0;
-    header.scale = store_integers_of_list(values, header.count, to);
-  } else {
-    store_list(values, header.count, operand, to);
-  }
-#else
-  store_list(values, header.count, operand, to);
-#endif
+  std::fill_n(values + count, 32, 0.0f);
+  if (count % 2 != 0) places[count] = 0;
+  const ListHeader header{count, store_list(values, count, operand, list + values_offset(count))};
   std::memcpy(list, &header, sizeof header);
 }
 
