@@ -280,9 +280,8 @@ inline void store_integers(int32_t* p, Vec v) {
   _mm256_storeu_si256(half + 1, _mm256_cvtps_epi32(v.hi));
 }
 
-#if RWKV_ISA == RWKV_ISA_avxvnni
 inline __m256i broadcast_quad(const std::byte* p) { return _mm256_set1_epi32(quad_at(p)); }
-
+#if RWKV_ISA == RWKV_ISA_avxvnni
 // As with AVX-512: inputs have two bytes, and integers come 128 too large, which makes sums too large by the
 // excess.
 struct IntegerSums {
@@ -315,14 +314,14 @@ struct IntegerSums {
 };
 inline IntegerSums no_sums(int32_t) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* input) {
-  int32_t pairs[2];
-  std::memcpy(pairs, input, sizeof pairs);
-  const __m256i even = _mm256_set1_epi32(pairs[0]), odd = _mm256_set1_epi32(pairs[1]);
+  const __m256i even = broadcast_quad(input), odd = broadcast_quad(input + 4);
   const __m256i lower_byte = _mm256_set1_epi16(1);  // times one plus the upper byte times zero
   auto products = [&](__m256i sum, __m256i q) {
     const __m256i lower = _mm256_maddubs_epi16(lower_byte, q), upper = _mm256_srai_epi16(q, 8);
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(lower, even));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(upper, odd));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(upper, odd));
+    asm("" : "+x"(sum));  // or products wait in memory to be added later
+    return sum;
   };
   sums.lo = products(sums.lo, line.lo);
   sums.hi = products(sums.hi, line.hi);
