@@ -25,21 +25,8 @@ constexpr int64_t serial_work = 1 << 14;
 constexpr int64_t strip_outputs = 64;  // matmul_rows cuts here
 constexpr int64_t strip_blocks = strip_outputs / block_outputs;
 
-// Units that a thread takes at once: for several tokens `most`, or fewer where a thread would get more of the
-// units than with so many.
-int64_t grain_of_tokens(int64_t units, int64_t most, int threads) {
-  auto units_of_one = [&](int64_t grain) {
-    const int64_t pieces = (units + grain - 1) / grain;
-    return (pieces + threads - 1) / threads * grain;
-  };
-  int64_t best = most;
-  for (int64_t grain = most - 1; grain > 0; grain--) {
-    if (units_of_one(grain) < units_of_one(best)) best = grain;
-  }
-  return best;
-}
-
-// For one token: microseconds of work. Each piece of rows has to find the inputs that are not zero anew.
+// Units that a thread takes at once for one token: microseconds of work. Each piece of rows has to find the
+// inputs that are not zero anew.
 int64_t grain_of_token(int64_t units, int64_t bytes, bool rows, int threads) {
   constexpr int64_t wanted = 64 << 10;
   if (rows) return std::max<int64_t>(units / (2 * threads), 1);
@@ -91,6 +78,7 @@ class CpuOps final : public Ops {
   [[nodiscard]] const PreparedProduct* with_same_input(const PreparedProduct& p) const;
   void prepare_share(int64_t tokens, int worker, int workers) const;
   void divide_products();
+  void limit_grains();
   [[nodiscard]] int64_t piece_at(int64_t byte) const;
   void run_pieces(Range pieces, std::byte* scratch) const;
   void run_units(const PreparedProduct& p, Range units, std::byte* scratch) const;
@@ -107,6 +95,9 @@ class CpuOps final : public Ops {
   struct Division {
     int64_t first, units, grain, bytes;
     [[nodiscard]] int64_t pieces() const { return (units + grain - 1) / grain; }
+    [[nodiscard]] Division with_at_most(int64_t limit) const {
+      return {first, units, std::min(grain, limit), bytes};
+    }
   };
   std::vector<PreparedProduct> prepared_;
   std::vector<Unprepared> unprepared_;
@@ -224,25 +215,44 @@ void CpuOps::prepare_share(int64_t tokens, int worker, int workers) const {
 
 // A unit is a block of 16 outputs, or a strip of rows; a piece is what a thread takes at once.
 void CpuOps::divide_products() {
+  const bool one_token = prepared_[0].product->x.rows() == 1;
   divisions_.clear();
-  int64_t pieces = 0, bytes = 0, begin = 0;
   for (const PreparedProduct& p : prepared_) {
     const MatrixLayout m = layout_of(p.product->weight);
     const bool rows = m.layout == Layout::input_rows;
     const int64_t units = rows ? (m.outputs + strip_outputs - 1) / strip_outputs : m.units();
-    const int64_t grain =
-        p.product->x.rows() == 1
-            ? grain_of_token(units, m.bytes(), rows, threads())
-            : grain_of_tokens(units, blocks_at_once(p.operand) / (rows ? strip_blocks : 1), threads());
-    divisions_.push_back({pieces, units, grain, m.bytes()});
-    pieces += divisions_.back().pieces();
-    bytes += m.bytes();
+    const int64_t grain = one_token ? grain_of_token(units, m.bytes(), rows, threads())
+                                    : blocks_at_once(p.operand) / (rows ? strip_blocks : 1);
+    divisions_.push_back({0, units, grain, m.bytes()});
+  }
+  if (!one_token) limit_grains();
+  int64_t pieces = 0, bytes = 0, begin = 0;
+  for (Division& d : divisions_) {
+    d.first = pieces;
+    pieces += d.pieces();
+    bytes += d.bytes;
   }
   for (int worker = 0; worker < threads(); worker++) {
     const int64_t end = worker + 1 == threads() ? pieces : piece_at(bytes * (worker + 1) / threads());
     work_.give(worker, {begin, end});
     begin = end;
   }
+}
+
+// The most that a panel has is the fastest for its operations, but threads may get more unequal shares of few
+// such pieces. A piece takes as long as its units and one more, for what it does whatever their number.
+void CpuOps::limit_grains() {
+  auto time_with = [&](int64_t limit) {
+    int64_t pieces = 0;
+    for (const Division& d : divisions_) pieces += d.with_at_most(limit).pieces();
+    return (pieces + threads() - 1) / threads() * (limit + 1);
+  };
+  int64_t best = 1;
+  for (const Division& d : divisions_) best = std::max(best, d.grain);
+  for (int64_t limit = best - 1; limit > 0; limit--) {
+    if (time_with(limit) < time_with(best)) best = limit;
+  }
+  for (Division& d : divisions_) d = d.with_at_most(best);
 }
 
 // The first one that begins there or later when all weights follow each other.

@@ -13,26 +13,33 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-/// What shares a scale, of a group of tokens and some blocks, whose pairs end at `ends`. Asks for what is
-/// so much further than the inputs.
+/// Of the panel's inputs those from `first` on that share a scale, for a group of tokens and some blocks.
+/// Asks for what is so much further than x.
 template <int blocks, int tokens>
-void multiply_integers(const std::byte* const (&ends)[blocks], const std::byte* const (&scales)[blocks],
-                       const std::byte* x, std::ptrdiff_t to_next, bool fresh, float* sums) {
+void multiply_integers(const Panel& panel, int64_t block, int64_t first, const std::byte* x,
+                       std::ptrdiff_t to_next, float* sums) {
+  const bool fresh = panel.first + first == 0;
+  const int64_t lines = std::min(integer_group_lines, (panel.used - first + 1) / 2);
+  const std::byte *ends[blocks], *scales[blocks];
+  for (int b = 0; b < blocks; b++) {
+    ends[b] = panel.blocks[block + b] + (first / 2 + lines) * line_bytes;
+    scales[b] = panel.blocks[block + b] + (panel.inputs / 2 + first / integer_group) * line_bytes;
+  }
   PairSums acc[tokens][blocks];
 #pragma GCC unroll 16
   for (int t = 0; t < tokens; t++) {
 #pragma GCC unroll 4
     for (int b = 0; b < blocks; b++) acc[t][b] = no_pair_sums();
   }
-  const std::byte* pairs = x + tokens * 4;
+  const std::byte* inputs = x + tokens * 4;
 #pragma GCC unroll 1
-  for (int64_t at = -integer_group_lines * line_bytes; at != 0; at += line_bytes, pairs += tokens * 4) {
-    prefetch(pairs + to_next);
+  for (int64_t at = -lines * line_bytes; at != 0; at += line_bytes, inputs += tokens * 4) {
+    prefetch(inputs + to_next);
 #pragma GCC unroll 16
     for (int t = 0; t < tokens; t++) {
 #pragma GCC unroll 4
       for (int b = 0; b < blocks; b++)
-        acc[t][b] = add_products(acc[t][b], broadcast_pair(pairs + t * 4), load_bytes(ends[b] + at));
+        acc[t][b] = add_products(acc[t][b], broadcast_pair(inputs + t * 4), load_bytes(ends[b] + at));
     }
   }
 #pragma GCC unroll 16
@@ -52,20 +59,11 @@ void multiply_integers(const std::byte* const (&ends)[blocks], const std::byte* 
 template <int blocks, int tokens>
 void multiply_integer_tile(const Panel& panel, int64_t block, const std::byte* x, const std::byte* next,
                            float* sums) {
-  constexpr int64_t lines_bytes = integer_group_lines * line_bytes;
-  const std::byte *ends[blocks], *scales[blocks];
-  for (int b = 0; b < blocks; b++) {
-    ends[b] = panel.blocks[block + b] + lines_bytes;
-    scales[b] = panel.blocks[block + b] + panel.inputs / 2 * line_bytes;
-  }
-  sums += block * block_outputs;
   const std::ptrdiff_t to_next = next - x;
-  for (int64_t i = 0; i < panel.inputs; i += integer_group, x += tokens * (4 + integer_group * 2)) {
-    multiply_integers<blocks, tokens>(ends, scales, x, to_next, panel.first + i == 0, sums);
-    for (int b = 0; b < blocks; b++) {
-      ends[b] += lines_bytes;
-      scales[b] += line_bytes;
-    }
+  sums += block * block_outputs;
+  for (int64_t first = 0; first < panel.inputs; first += integer_group) {
+    multiply_integers<blocks, tokens>(panel, block, first, x, to_next, sums);
+    x += tokens * (4 + integer_group * 2);
   }
 }
 

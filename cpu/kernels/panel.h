@@ -25,6 +25,7 @@ struct Panel {
   const std::byte* blocks[panel_blocks];
   int64_t count;          ///< of blocks
   int64_t first, inputs;  ///< inputs: padded with zeros to what the operand has
+  int64_t used;           ///< of these inputs the ones that the matrix has
 };
 
 /// Memory from which a panel is made: pieces of whole lines.
@@ -248,10 +249,8 @@ inline bool is_panel(const MatrixLayout& m, Operand operand, int64_t end) {
 
 inline Panel make_panel(const MatrixLayout& m, const std::byte* weights, Operand operand, int64_t block,
                         int64_t blocks, int64_t first, std::byte* scratch) {
-  Panel panel{{},
-              blocks,
-              first,
-              round_up(std::min(panel_inputs(operand), m.inputs - first), input_multiple(operand))};
+  const int64_t used = std::min(panel_inputs(operand), m.inputs - first);
+  Panel panel{{}, blocks, first, round_up(used, input_multiple(operand)), used};
   const bool in_place = is_panel(m, operand, first + panel.inputs);
   for (int64_t b = 0; b < blocks; b++) {
     panel.blocks[b] = in_place ? weights + (block + b) * m.unit_bytes() + first * (is_bf16(operand) ? 32 : 64)
