@@ -4,27 +4,14 @@
 #include <cstdio>
 
 #include "apps/common/line_reader.h"
+#include "apps/common/model_option.h"
 #include "apps/common/program.h"
 #include "apps/common/token_ids.h"
 #include "core/error.h"
-#include "model/model_file.h"
 #include "tokenizer/tokenizer.h"
 
 namespace rwkv::apps {
 namespace {
-
-// A model file holds its vocabulary; anything else is taken for a vocabulary file.
-std::unique_ptr<Tokenizer> open_vocabulary(const std::string& path) {
-  MappedFile file = MappedFile::open(path);
-  bool container = file.bytes().size() > 9 && static_cast<char>(file.bytes()[8]) == '{' &&
-                   static_cast<char>(file.bytes()[0]) != '{';
-  if (!container) return make_tokenizer(file.bytes(), path);
-  ModelFile model = ModelFile::open(file);
-  if (model.vocabulary().empty()) {
-    throw Error(fmt::format("{}: holds no vocabulary; name a vocabulary file instead", path));
-  }
-  return make_tokenizer(model.vocabulary(), path);
-}
 
 void encode(const Tokenizer& tokenizer, std::string_view text) {
   std::string line;

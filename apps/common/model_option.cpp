@@ -86,7 +86,8 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool text,
       "Copy the CPU's weights into huge pages instead of using the mapped file: faster to run, slower to "
       "start");
   if (text)
-    app.add_option("--vocab", options.vocabulary, "Vocabulary file, in place of the model file's")
+    app.add_option("--vocab", options.vocabulary,
+                   "Vocabulary file, or model file that holds one, in place of the model file's")
         ->check(not_empty());
 }
 
@@ -114,11 +115,21 @@ std::string describe_devices(const Model& model) {
   return text;
 }
 
+std::unique_ptr<Tokenizer> open_vocabulary(const std::string& path) {
+  MappedFile file = MappedFile::open(path);
+  // A model file begins with its header's length, in eight bytes; text has no zero there.
+  const bool is_model = is_tensor_file(file.bytes()) && file.bytes()[7] == std::byte{0};
+  if (!is_model) return make_tokenizer(file.bytes(), path);
+  const ModelFile model = ModelFile::open(std::move(file));
+  if (model.vocabulary().empty())
+    throw Error(fmt::format("{}: holds no vocabulary; name a vocabulary file instead", path));
+  return make_tokenizer(model.vocabulary(), path);
+}
+
 std::unique_ptr<Tokenizer> open_tokenizer(const Model& model, const ModelOptions& options) {
   std::unique_ptr<Tokenizer> tokenizer;
   if (!options.vocabulary.empty()) {
-    MappedFile file = MappedFile::open(options.vocabulary);
-    tokenizer = make_tokenizer(file.bytes(), file.path());
+    tokenizer = open_vocabulary(options.vocabulary);
   } else if (auto bytes = model.file().vocabulary(); !bytes.empty()) {
     tokenizer = make_tokenizer(bytes, model.file().file.path());
   } else {

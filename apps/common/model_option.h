@@ -32,6 +32,9 @@ std::shared_ptr<const Model> open_model(const ModelOptions& options);
 /// The devices of a model's layers, such as "cuda:0 (...), cpu (avx2, 4 threads)".
 std::string describe_devices(const Model& model);
 
+/// The tokenizer of a vocabulary file, or of a model file with its vocabulary inside. Throws Error.
+std::unique_ptr<Tokenizer> open_vocabulary(const std::string& path);
+
 /// The tokenizer of --vocab, or of the model file. Throws Error that says what to do when there is none.
 std::unique_ptr<Tokenizer> open_tokenizer(const Model& model, const ModelOptions& options);
 

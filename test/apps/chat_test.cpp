@@ -8,6 +8,7 @@
 
 #include "model/text/prompt_template.h"
 #include "test/apps/chat.h"
+#include "test/model/checkpoint/build.h"
 #include "test/support.h"
 
 TEST_SUITE_BEGIN("apps");
@@ -201,6 +202,20 @@ TEST_CASE("wrong command lines end with status 2") {
     CHECK(is_error_line(result.errors));
     CHECK(result.output.empty());
   }
+}
+
+TEST_CASE("--vocab takes a vocabulary file and a model file that holds one") {
+  const std::string text = demo_path("guide-2.5m.vocab.txt");
+  CHECK(script("", {"--prompt", question, "--vocab", text}).output == answer);
+  CHECK(script("", {"--prompt", question, "--vocab", demo_file()}).output == answer);
+
+  TemporaryDirectory files;
+  const std::string without = files / "without.rwkv";
+  const Arguments convert = {program_path("tools/rwkv-convert"), demo_path("guide-2.5m.pth"), without};
+  REQUIRE(run_program(convert).status == 0);
+  const Result result = script("", {"--prompt", question, "--vocab", without});
+  CHECK(result.status == 1);
+  CHECK(contains(result.errors, "holds no vocabulary"));
 }
 
 TEST_CASE("errors in what the command line names end with status 1") {

@@ -1,5 +1,6 @@
 // The contract of the programs that are run once: exit status, one line for an error, nothing lost.
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -93,6 +94,19 @@ TEST_CASE("an empty vocabulary file is an error, not no vocabulary") {
       {tool("rwkv-convert"), demo_path("guide-2.5m.pth"), directory / "out", "--vocab", directory / "empty"});
   CHECK(is_error(r, 1));
   CHECK(!std::filesystem::exists(directory / "out"));
+}
+
+TEST_CASE("a vocabulary is no model file, whatever its ninth byte is") {
+  TemporaryDirectory directory;
+  const std::string text = directory / "text", json = directory / "json";
+  std::string lines = "1 'abcde{' 6\n";
+  for (int byte = 0; byte < 256; byte++) lines += fmt::format("{} b'\\x{:02x}' 1\n", byte + 2, byte);
+  write_file(text, lines);
+  const Result r = run_program({tool("rwkv-tokenize"), text}, "abcde{");
+  CHECK(r.output == "1\n");
+  CHECK(r.status == 0);
+  write_file(json, "{\"abc\": {}}");
+  CHECK(contains(run_program({tool("rwkv-tokenize"), json}).errors, "expected a tokenizer file"));
 }
 
 TEST_CASE("progress that cannot be shown disturbs nothing") {
