@@ -7,7 +7,7 @@
 
 namespace rwkv::cpu::ISA {
 
-/// Four bytes, to be broadcast.
+/// Four bytes, to be broadcast (by all sets with vectors).
 inline int32_t quad_at(const std::byte* p) {
   int32_t bits;
   std::memcpy(&bits, p, 4);
