@@ -24,7 +24,8 @@ namespace {
 
 constexpr int64_t part_outputs = 1024;  ///< whose sums take 4 KiB
 constexpr int rows_at_once = 8;
-constexpr int rows_ahead = 16;
+/// Short rows are asked for longer ahead: what counts is how many lines are under way.
+constexpr int64_t bytes_ahead = 12 << 10, fewest_rows_ahead = 16, most_rows_ahead = 32;
 
 // Weight formats, some neighbouring outputs each: add() adds their weights times a factor, or one for each
 // scale; put_in_order() stores sums in the order of the outputs.
@@ -113,7 +114,8 @@ class Part {
     NonzeroCursor here(p_), ahead(p_);
     int64_t input = 0, later = 0;
     float x = 0, unused = 0;
-    for (int i = 0; i < rows_ahead; i++) ahead.next(later, unused);
+    const int64_t rows_ahead = std::clamp(bytes_ahead / bytes_, fewest_rows_ahead, most_rows_ahead);
+    for (int64_t i = 0; i < rows_ahead; i++) ahead.next(later, unused);
     int count = 0;
     while (here.next(input, x)) {
       ahead.next(later, unused);
@@ -139,15 +141,18 @@ class Part {
     return p_.product->weight.data + input * row_bytes_;
   }
 
+  [[nodiscard]] const std::byte* scales_at(int64_t input) const {
+    return row_at(input) + outputs_.begin / scale_group * 2;
+  }
+
   void set_row(Row& to, int64_t input, float x, int64_t later) const {
     to.weights = row_at(input) + weights_;
     to.later_weights = row_at(later) + weights_;
     to.factors[0] = x;
     if constexpr (is_quantized(Format::type)) {
-      const int64_t scales = outputs_.begin / scale_group * 2;
-      prefetch_l2(row_at(later) + scales);
+      prefetch_l2(scales_at(later));
       for (int64_t g = 0; g * scale_group < outputs_.end - outputs_.begin; g += 16)
-        store(to.factors + g, mul(load_bf16(row_at(input) + scales + g * 2), set1(x)));
+        store(to.factors + g, mul(load_bf16(scales_at(input) + g * 2), set1(x)));
     }
   }
 
