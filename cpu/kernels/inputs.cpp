@@ -83,12 +83,10 @@ ScaledInputs<vectors> scale_inputs(const float* x, int64_t count, int64_t input)
 
 /// The `group`-th part of a step. False when inputs are not finite.
 bool prepare_integers(const ScaledInputs<2>& scaled, int group, IntegerStep& step) {
-  int32_t integers[scale_group], total = 0;
-  for (int half = 0; half < 2; half++) store_integers(integers + half * 16, scaled.inputs[half]);
-  for (int32_t i : integers) total += i;
-  for (int line = 0; line < 8; line++) arrange_inputs(integers + line * 4, step.inputs[group * 8 + line]);
+  for (int half = 0; half < 2; half++) arrange_inputs(scaled.inputs[half], step.inputs[group * 8 + half * 4]);
   step.scale[group] = scaled.scale;
-  step.excess[group] = 128 * total;
+  const float total = sum(add(round_nearest(scaled.inputs[0]), round_nearest(scaled.inputs[1])));
+  step.excess[group] = 128 * static_cast<int32_t>(total);
   return !std::isnan(scaled.scale);
 }
 

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cpu/kernels/vnni.h"
+#include "cpu/kernels/quads.h"
 #include "ops/quantize.h"
 
 namespace rwkv::cpu::ISA {
@@ -274,12 +274,21 @@ inline float largest_magnitude(Vec a, Vec b) {
   four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1));
   return _mm_cvtss_f32(_mm_castsi128_ps(four));
 }
-inline void store_integers(int32_t* p, Vec v) {
-  auto* half = reinterpret_cast<__m256i*>(p);
-  _mm256_storeu_si256(half, _mm256_cvtps_epi32(v.lo));
-  _mm256_storeu_si256(half + 1, _mm256_cvtps_epi32(v.hi));
-}
 
+inline void arrange_inputs(__m256 inputs, std::byte* out) {
+  __m256i x = _mm256_cvtps_epi32(inputs);
+  if constexpr (bytes_of_inputs) {
+    const __m256i above = _mm256_slli_epi32(_mm256_add_epi32(x, _mm256_set1_epi32(128)), 16);
+    x = _mm256_blend_epi16(x, above, 0xaa);
+  }
+  x = _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(load_half_register(quad_order.data())));
+  x = _mm256_permute4x64_epi64(x, 0x08);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(x));
+}
+inline void arrange_inputs(Vec inputs, std::byte* out) {
+  arrange_inputs(inputs.lo, out);
+  arrange_inputs(inputs.hi, out + 16);
+}
 inline __m256i broadcast_quad(const std::byte* p) { return _mm256_set1_epi32(quad_at(p)); }
 #if RWKV_ISA == RWKV_ISA_avxvnni
 // As with AVX-512: inputs have two bytes, and integers come 128 too large, which makes sums too large by the
@@ -299,7 +308,6 @@ inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* 
     sums.low[half] = _mm256_dpbusd_avx_epi32(sums.low[half], q, low);
   }
 }
-inline void arrange_inputs(const int32_t* x, std::byte* out) { arrange_in_bytes(x, out); }
 inline Vec to_vec(const IntegerSums& sums) {
   auto join = [&](int half) {
     return _mm256_add_epi32(_mm256_slli_epi32(sums.high[half], 8), sums.low[half]);
@@ -325,11 +333,6 @@ inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* 
   };
   sums.lo = products(sums.lo, line.lo);
   sums.hi = products(sums.hi, line.hi);
-}
-inline void arrange_inputs(const int32_t* x, std::byte* out) {
-  const int16_t words[4] = {static_cast<int16_t>(x[0]), static_cast<int16_t>(x[2]),
-                            static_cast<int16_t>(x[1]), static_cast<int16_t>(x[3])};
-  std::memcpy(out, words, sizeof words);
 }
 inline Vec to_vec(const IntegerSums& sums) {
   return {_mm256_cvtepi32_ps(sums.lo), _mm256_cvtepi32_ps(sums.hi)};

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cpu/kernels/vnni.h"
+#include "cpu/kernels/quads.h"
 #include "ops/quantize.h"
 
 namespace rwkv::cpu::ISA {
@@ -244,8 +244,18 @@ inline float largest_magnitude(Vec a, Vec b) {
                                         _mm512_and_si512(_mm512_castps_si512(b.v), mask));
   return std::bit_cast<float>(_mm512_reduce_max_epi32(bits));
 }
-inline void store_integers(int32_t* p, Vec v) { _mm512_storeu_si512(p, _mm512_cvtps_epi32(v.v)); }
 
+inline void arrange_inputs(Vec inputs, std::byte* out) {
+  __m512i x = _mm512_cvtps_epi32(inputs.v);
+  if constexpr (bytes_of_inputs) {
+    const __m512i above = _mm512_slli_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(128)), 16);
+    x = _mm512_mask_blend_epi16(0xaaaaaaaau, x, above);
+  }
+  const __m128i order = _mm_loadu_si128(reinterpret_cast<const __m128i*>(quad_order.data()));
+  x = _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(order));
+  x = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 0, 2, 4, 6), x);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(x));
+}
 inline __m512i broadcast_quad(const std::byte* p) { return _mm512_set1_epi32(quad_at(p)); }
 #if RWKV_ISA >= RWKV_ISA_avx512vnni
 // VNNI multiplies unsigned with signed bytes: inputs have two bytes, and integers come 128 too large, which
@@ -259,7 +269,6 @@ inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* 
   sums.high = _mm512_dpbusd_epi32(sums.high, q, broadcast_quad(input));
   sums.low = _mm512_dpbusd_epi32(sums.low, q, broadcast_quad(input + 4));
 }
-inline void arrange_inputs(const int32_t* x, std::byte* out) { arrange_in_bytes(x, out); }
 inline Vec to_vec(const IntegerSums& sums) {
   return {_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(sums.high, 8), sums.low))};
 }
@@ -277,11 +286,6 @@ inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* 
   sums.v = _mm512_add_epi32(sums.v, _mm512_madd_epi16(lower, broadcast_quad(input)));
   sums.v =
       _mm512_add_epi32(sums.v, _mm512_madd_epi16(_mm512_srai_epi16(line.v, 8), broadcast_quad(input + 4)));
-}
-inline void arrange_inputs(const int32_t* x, std::byte* out) {
-  const int16_t words[4] = {static_cast<int16_t>(x[0]), static_cast<int16_t>(x[2]),
-                            static_cast<int16_t>(x[1]), static_cast<int16_t>(x[3])};
-  std::memcpy(out, words, sizeof words);
 }
 inline Vec to_vec(const IntegerSums& sums) { return {_mm512_cvtepi32_ps(sums.v)}; }
 #endif

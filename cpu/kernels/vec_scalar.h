@@ -229,9 +229,12 @@ inline float largest_magnitude(Vec a, Vec b) {
   for (float lane : b.lane) largest = std::max(largest, std::bit_cast<uint32_t>(lane) & 0x7fffffffu);
   return std::bit_cast<float>(largest);
 }
-/// Rounded to nearest.
-inline void store_integers(int32_t* p, Vec v) {
-  for (int i = 0; i < 16; i++) p[i] = static_cast<int32_t>(std::nearbyint(v.lane[i]));
+/// Sixteen inputs of at most 16 bits, rounded to nearest, as four times eight bytes for add_products().
+inline void arrange_inputs(Vec inputs, std::byte* out) {
+  for (int i = 0; i < 16; i++) {
+    const auto x = static_cast<int16_t>(std::nearbyint(inputs.lane[i]));
+    std::memcpy(out + i * 2, &x, sizeof x);
+  }
 }
 
 /// Exact sums, for 16 rows, of products of integers with 16-bit inputs.
@@ -244,11 +247,6 @@ inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* 
   int16_t x[4];
   std::memcpy(x, input, sizeof x);
   for (int i = 0; i < 64; i++) sums.lane[i / 4] += line.q[i] * x[i % 4];
-}
-inline void arrange_inputs(const int32_t* x, std::byte* out) {
-  const int16_t words[4] = {static_cast<int16_t>(x[0]), static_cast<int16_t>(x[1]),
-                            static_cast<int16_t>(x[2]), static_cast<int16_t>(x[3])};
-  std::memcpy(out, words, sizeof words);
 }
 inline Vec to_vec(const IntegerSums& sums) {
   return each([&](int i) { return static_cast<float>(sums.lane[i]); });
