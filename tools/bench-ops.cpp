@@ -89,11 +89,11 @@ struct Operand {
   Tensor tensor;
 };
 
-/// Matrices of one form, as many as are needed for the part of them that is read to outgrow the caches. All
-/// units have the same bytes.
+/// Matrices of one form, as many as are needed for the part of them that is read to outgrow the caches, but
+/// at most eight times as many as if all were read. All units have the same bytes.
 struct Matrices {
   Matrices(Device& device, const MatrixLayout& m, double read_part) {
-    const auto read_bytes = static_cast<int64_t>(static_cast<double>(m.bytes()) * read_part);
+    const auto read_bytes = static_cast<int64_t>(static_cast<double>(m.bytes()) * std::max(read_part, 0.125));
     std::vector<float> tile(static_cast<size_t>(m.tile_rows(0) * m.tile_cols()));
     for (float& v : tile) v = random_number();
     std::vector<std::byte> packed(static_cast<size_t>(m.bytes()));
@@ -108,7 +108,7 @@ struct Matrices {
     for (int64_t u = 1; u < m.units(); u++) {
       std::memcpy(packed.data() + u * m.unit_bytes(), packed.data(), static_cast<size_t>(m.unit_bytes()));
     }
-    for (int64_t i = 0; i < std::max<int64_t>(1, beyond_caches / std::max<int64_t>(1, read_bytes)); i++) {
+    for (int64_t i = 0; i < std::max<int64_t>(1, beyond_caches / std::max<int64_t>(128, read_bytes)); i++) {
       memory.push_back(device.allocate(packed.size()));
       device.copy_in(memory.back().data(), packed.data(), packed.size());
       tensors.push_back(packed_view(m, memory.back().data()));

@@ -61,6 +61,13 @@ TEST_CASE("a wrong command line is status 2, and help and version are not errors
   CHECK(is_error(run_program({tool("bench-ops"), "matmul", "--types", "int8", "--layouts", "coded"}), 2));
 }
 
+TEST_CASE("bench-ops times matrices of which nothing is read") {
+  // The matrices that take turns were without number.
+  CHECK(run_program({tool("bench-ops"), "matmul", "--shapes", "1x1", "--types", "int8", "--layouts", "rows",
+                     "--tokens", "1", "--zeros", "1", "--seconds", "0"})
+            .status == 0);
+}
+
 TEST_CASE("an error is one line, whatever the names are") {
   CHECK(is_error(run_program({tool("rwkv-logits"), "no\nsuch\nmodel", "--tokens", "-", "--output", "o"}), 1));
   CHECK(is_error(run_program({tool("rwkv-convert"), "/dev/null", "out"}), 1));
