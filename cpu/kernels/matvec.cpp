@@ -23,12 +23,15 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-/// What lies so many bytes behind the weights that are read is asked for: every line, or on AMD's processors
-/// one of two, since their own prefetching, which ends with each page, fetches the others, and each request
-/// holds one of the few buffers for misses as long as the memory takes. A core of Zen 4 gets 31 GB/s of int8
-/// so and 21 by asking for every line; a Xeon decodes 1.04 to 1.19 times as fast by that, and 0.77 times with
-/// none. Both want loads with a constant stride, so the loops over a step's lines are unrolled: otherwise 23.
+/// What lies so many bytes behind the weights that are read is asked for: every line, or of Zen 4 and older
+/// ones one of two, since their own prefetching, which ends with each page, fetches the others, and each
+/// request holds one of the few buffers for misses as long as the memory takes. A core of Zen 4 gets 31 GB/s
+/// of int8 so and 21 by asking for every line; Zen 5 takes 1.15 times as long by that (AVX2: 1.33), and a
+/// Xeon decodes 1.04 to 1.19 times as fast by asking for every line, and 0.77 times with none. All want loads
+/// with a constant stride, so the loops over a step's lines are unrolled: otherwise Zen 4 gets 23.
 constexpr int64_t read_ahead = 3072, pair_bytes = 128;
+
+bool asks_for_pairs() { return __builtin_cpu_is("amdfam17h") || __builtin_cpu_is("amdfam19h"); }
 
 template <int64_t request_bytes>
 void ask_for_pair(const std::byte* weights) {
@@ -134,113 +137,116 @@ struct WidenedBlocks {
   }
 };
 
-/// Not inlined: among what surrounds its loop g++ 12 keeps half of an AVX2 sum in memory.
+/// Blocks of cpu_blocks, a few steps of each in turns.
 template <class Format, int64_t request_bytes>
-[[gnu::noinline]] void sum_block(const std::byte* w, const std::byte* x, int64_t inputs, Vec& out) {
-  constexpr int64_t steps = std::max<int64_t>(1, pair_bytes / Format::bytes);  // of a pair of lines
-  Vec sum = set1(0);
-  const auto add_step = [&](int64_t s) {
-    sum = Format::template step<request_bytes>(sum, w + s * Format::bytes,
-                                               x + s * Format::inputs * Format::input_bytes);
-  };
-  int64_t left = (inputs + Format::inputs - 1) / Format::inputs;
-  for (; left >= steps; left -= steps) {
-    if (steps > 1) ask_for_pair<request_bytes>(w);
+struct PlainBlocks {
+  /// Not inlined: among what surrounds its loop g++ 12 keeps half of an AVX2 sum in memory.
+  template <size_t count>
+  [[gnu::noinline]] static void sum(std::array<const std::byte*, count> w, const std::byte* x, int64_t inputs,
+                                    Vec (&out)[count]) {
+    constexpr int64_t steps = std::max<int64_t>(1, pair_bytes / Format::bytes);  // of a pair of lines
+    Vec sums[count];
+    for (Vec& sum : sums) sum = set1(0);
+    const auto add_step = [&](size_t b, int64_t s) {
+      sums[b] = Format::template step<request_bytes>(sums[b], w[b] + s * Format::bytes,
+                                                     x + s * Format::inputs * Format::input_bytes);
+    };
+    int64_t left = (inputs + Format::inputs - 1) / Format::inputs;
+    for (; left >= steps; left -= steps) {
+#pragma GCC unroll 2
+      for (size_t b = 0; b < count; b++) {
+        if (steps > 1) ask_for_pair<request_bytes>(w[b]);
 #pragma GCC unroll 4
-    for (int64_t s = 0; s < steps; s++) add_step(s);
-    w += steps * Format::bytes;
-    x += steps * Format::inputs * Format::input_bytes;
-  }
-  for (int64_t s = 0; s < left; s++) add_step(s);
-  out = mul(sum, set1(sum_unit<Format>));
-}
-
-template <class Format, int64_t request_bytes>
-void multiply(const PreparedProduct& p, Range blocks) {
-  const Product& product = *p.product;
-  const MatrixLayout m = layout_of(product.weight);
-  for (int64_t block = blocks.begin; block < blocks.end; block++) {
-    Vec sum;
-    sum_block<Format, request_bytes>(product.weight.data + block * m.unit_bytes(), p.x, m.inputs, sum);
-    const int64_t output = block * block_outputs;
-    finish(product, 0, output, std::min(block_outputs, m.outputs - output), sum);
-  }
-}
-
-/// The same sums for blocks of cpu_coded, several at a time: what decodes one goes on while another waits for
-/// its sum.
-template <bool pairs, int64_t request_bytes, int count>
-void multiply_coded(const PreparedProduct& p, const int64_t (&blocks)[count]) {
-  using Format = BF16Blocks<pairs>;
-  const Product& product = *p.product;
-  const MatrixLayout m = layout_of(product.weight);
-  const std::byte* segments[count];
-  Vec sums[count];
-  for (int b = 0; b < count; b++) {
-    segments[b] = product.weight.data + blocks[b] * m.unit_bytes();
-    sums[b] = set1(0);
-  }
-  const std::byte* x = p.x;
-  for (int64_t first = 0; first < m.inputs; first += segment_inputs) {
-    auto readers = [&]<int... b>(std::integer_sequence<int, b...>) {
-      return std::array{SegmentReader(segments[b], 0)...};
-    }
-    (std::make_integer_sequence<int, count>());
-    for (const std::byte*& segment : segments) {
-      prefetch_l2(segment + read_ahead);  // the line of a head, which no group asks for
-      segment += segment_bytes;
-    }
-    const int64_t groups = groups_of(std::min(segment_inputs, m.inputs - first));
-    for (int64_t g = 0; g < groups; g++) {
-#pragma GCC unroll 4
-      for (int b = 0; b < count; b++) {
-        ask_for_group<request_bytes>(readers[b].group(), g);
-        const std::byte* input = x;
-        readers[b].read_group([&](const Bytes& line) {
-          sums[b] = Format::add_line(sums[b], line, input);
-          input += Format::inputs * Format::input_bytes;
-        });
+        for (int64_t s = 0; s < steps; s++) add_step(b, s);
+        w[b] += steps * Format::bytes;
       }
-      x += group_inputs * Format::input_bytes;
+      x += steps * Format::inputs * Format::input_bytes;
+    }
+    for (size_t b = 0; b < count; b++) {
+      for (int64_t s = 0; s < left; s++) add_step(b, s);
+      out[b] = mul(sums[b], set1(sum_unit<Format>));
     }
   }
-  for (int b = 0; b < count; b++) {
+};
+
+/// Blocks of cpu_coded: what decodes one goes on while another waits for its sum.
+template <bool pairs, int64_t request_bytes>
+struct CodedBlocks {
+  template <size_t count>
+  static void sum(std::array<const std::byte*, count> segments, const std::byte* x, int64_t inputs,
+                  Vec (&sums)[count]) {
+    using Format = BF16Blocks<pairs>;
+    for (Vec& sum : sums) sum = set1(0);
+    for (int64_t first = 0; first < inputs; first += segment_inputs) {
+      auto readers = [&]<size_t... b>(std::index_sequence<b...>) {
+        return std::array{SegmentReader(segments[b], 0)...};
+      }
+      (std::make_index_sequence<count>());
+      for (const std::byte*& segment : segments) {
+        prefetch_l2(segment + read_ahead);  // the line of a head, which no group asks for
+        segment += segment_bytes;
+      }
+      const int64_t groups = groups_of(std::min(segment_inputs, inputs - first));
+      for (int64_t g = 0; g < groups; g++) {
+#pragma GCC unroll 2
+        for (size_t b = 0; b < count; b++) {
+          ask_for_group<request_bytes>(readers[b].group(), g);
+          const std::byte* input = x;
+          readers[b].read_group([&](const Bytes& line) {
+            sums[b] = Format::add_line(sums[b], line, input);
+            input += Format::inputs * Format::input_bytes;
+          });
+        }
+        x += group_inputs * Format::input_bytes;
+      }
+    }
+  }
+};
+
+template <class Blocks, size_t count>
+void multiply(const PreparedProduct& p, const std::array<int64_t, count>& blocks) {
+  const Product& product = *p.product;
+  const MatrixLayout m = layout_of(product.weight);
+  std::array<const std::byte*, count> w;
+  for (size_t b = 0; b < count; b++) w[b] = product.weight.data + blocks[b] * m.unit_bytes();
+  Vec sums[count];
+  Blocks::template sum<count>(w, p.x, m.inputs, sums);
+  for (size_t b = 0; b < count; b++) {
     const int64_t output = blocks[b] * block_outputs;
     finish(product, 0, output, std::min(block_outputs, m.outputs - output), sums[b]);
   }
 }
 
-/// The first half of the blocks beside the second, so that both are read without a gap.
-template <bool pairs, int64_t request_bytes>
-void multiply_coded(const PreparedProduct& p, Range blocks) {
+/// The first half of the blocks beside the second, so that both are read without a gap: two streams are read
+/// faster than one.
+template <class Blocks>
+void multiply(const PreparedProduct& p, Range blocks) {
   const int64_t half = (blocks.end - blocks.begin) / 2;
   for (int64_t block = blocks.begin; block < blocks.begin + half; block++)
-    multiply_coded<pairs, request_bytes, 2>(p, {block, block + half});
-  if ((blocks.end - blocks.begin) % 2 != 0) multiply_coded<pairs, request_bytes, 1>(p, {blocks.end - 1});
+    multiply<Blocks, 2>(p, {block, block + half});
+  if ((blocks.end - blocks.begin) % 2 != 0) multiply<Blocks, 1>(p, {blocks.end - 1});
 }
 
 }  // namespace
 
 void matvec_blocks(const PreparedProduct& p, Range blocks) {
   const DType type = p.product->weight.dtype;
-  const bool amd = __builtin_cpu_is("amd");
-  if (p.product->weight.layout == Layout::cpu_coded) {
-    auto run = [&]<bool pairs>() {
-      amd ? multiply_coded<pairs, pair_bytes>(p, blocks) : multiply_coded<pairs, line_bytes>(p, blocks);
-    };
-    if (p.operand == Operand::bf16) return run.template operator()<bf16_products>();
-    return run.template operator()<false>();
-  }
-  auto run = [&]<class Format>() {
-    amd ? multiply<Format, pair_bytes>(p, blocks) : multiply<Format, line_bytes>(p, blocks);
+  auto run_asking = [&]<int64_t request_bytes>() {
+    if (p.product->weight.layout == Layout::cpu_coded) {
+      return p.operand == Operand::bf16 ? multiply<CodedBlocks<bf16_products, request_bytes>>(p, blocks)
+                                        : multiply<CodedBlocks<false, request_bytes>>(p, blocks);
+    }
+    auto run = [&]<class Format>() { multiply<PlainBlocks<Format, request_bytes>>(p, blocks); };
+    if (p.operand == Operand::integers) {
+      return type == DType::i4 ? run.template operator()<IntegerBlocks<DType::i4>>()
+                               : run.template operator()<IntegerBlocks<DType::i8>>();
+    }
+    if (p.operand == Operand::bf16) return run.template operator()<BF16Blocks<bf16_products>>();
+    with_format<F32Blocks, F16Blocks, BF16Blocks<false>, WidenedBlocks<DType::i8>, WidenedBlocks<DType::i4>>(
+        type, run);
   };
-  if (p.operand == Operand::integers) {
-    return type == DType::i4 ? run.template operator()<IntegerBlocks<DType::i4>>()
-                             : run.template operator()<IntegerBlocks<DType::i8>>();
-  }
-  if (p.operand == Operand::bf16) return run.template operator()<BF16Blocks<bf16_products>>();
-  with_format<F32Blocks, F16Blocks, BF16Blocks<false>, WidenedBlocks<DType::i8>, WidenedBlocks<DType::i4>>(
-      type, run);
+  asks_for_pairs() ? run_asking.template operator()<pair_bytes>()
+                   : run_asking.template operator()<line_bytes>();
 }
 
 }  // namespace rwkv::cpu::ISA

@@ -339,7 +339,9 @@ inline Vec to_vec(const IntegerSums& sums) {
 }
 #endif
 
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
-inline void prefetch_l2(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
+// Where they are written: intrinsics the compiler gathers, so that requests come in bursts, and g++ 12 takes
+// a function that does nothing else for one without effect.
+inline void prefetch(const void* p) { asm volatile("prefetcht0 %a0" ::"p"(p)); }
+inline void prefetch_l2(const void* p) { asm volatile("prefetcht1 %a0" ::"p"(p)); }
 
 }  // namespace rwkv::cpu::ISA
