@@ -23,36 +23,42 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-/// What lies so many bytes behind the weights that are read is asked for: every line, or of Zen 4 and older
-/// ones one of two, since their own prefetching, which ends with each page, fetches the others, and each
+/// What lies `ahead` of the weights that are read is asked for: every line, or of Zen 4 and older ones one of
+/// two, since their own prefetching, which ends with each page, fetches the others, and each
 /// request holds one of the few buffers for misses as long as the memory takes. A core of Zen 4 gets 31 GB/s
 /// of int8 so and 21 by asking for every line; Zen 5 takes 1.15 times as long by that (AVX2: 1.33), and a
 /// Xeon decodes 1.04 to 1.19 times as fast by asking for every line, and 0.77 times with none. All want loads
 /// with a constant stride, so the loops over a step's lines are unrolled: otherwise Zen 4 gets 23.
-constexpr int64_t read_ahead = 3072, pair_bytes = 128;
+template <int64_t request, size_t streams>
+struct Asked {
+  static constexpr int64_t bytes = request, ahead = 6144 / static_cast<int64_t>(streams);
+};
+constexpr int64_t pair_bytes = 128;
 
 bool asks_for_pairs() { return __builtin_cpu_is("amdfam17h") || __builtin_cpu_is("amdfam19h"); }
 
-template <int64_t request_bytes>
+template <class Requests>
 void ask_for_pair(const std::byte* weights) {
-  for (int64_t at = 0; at < pair_bytes; at += request_bytes) prefetch_l2(weights + read_ahead + at);
+  for (int64_t at = 0; at < pair_bytes; at += Requests::bytes) prefetch_l2(weights + Requests::ahead + at);
 }
 
 /// For groups of cpu_coded: three lines; with requests for pairs, all pairs of two groups.
-template <int64_t request_bytes>
+template <class Requests>
 void ask_for_group(const std::byte* group, int64_t index) {
-  const int64_t first = request_bytes == line_bytes ? 0 : index % 2 * line_bytes;
-  for (int64_t at = first; at < group_bytes; at += request_bytes) prefetch_l2(group + read_ahead + at);
+  const int64_t first = Requests::bytes == line_bytes ? 0 : index % 2 * line_bytes;
+  for (int64_t at = first; at < group_bytes; at += Requests::bytes) prefetch_l2(group + Requests::ahead + at);
 }
 
-// Weight formats of cpu_blocks. step(sum, w, x) adds the products of one step of a block's inputs; a step
-// that is longer than a pair of lines asks for what follows itself.
+// Weight formats of cpu_blocks, of which so many are multiplied at once (multiply()). step(sum, w, x) adds
+// the products of one step of a block's inputs; a step that is longer than a pair of lines asks for what
+// follows itself.
 
 // One input a step.
 template <int64_t step_bytes, Vec (*load_line)(const std::byte*)>
 struct SingleBlocks {
+  static constexpr size_t at_once = 2;
   static constexpr int64_t inputs = 1, bytes = step_bytes, input_bytes = 4;
-  template <int64_t request_bytes>
+  template <class Requests>
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
     return fma(load_line(w), set1(*reinterpret_cast<const float*>(x)), sum);
   }
@@ -63,6 +69,7 @@ using F16Blocks = SingleBlocks<32, load_f16_line>;
 // Two inputs a line: pairs of bf16, or fp32.
 template <bool pairs>
 struct BF16Blocks {
+  static constexpr size_t at_once = 2;
   static constexpr int64_t inputs = 2, bytes = 64, input_bytes = pairs ? 2 : 4;
   static Vec add_line(Vec sum, const Bytes& line, const std::byte* x) {
 #if RWKV_ISA >= RWKV_ISA_avx512bf16
@@ -73,16 +80,16 @@ struct BF16Blocks {
     const auto* input = reinterpret_cast<const float*>(x);
     return fma(second, set1(input[1]), fma(first, set1(input[0]), sum));
   }
-  template <int64_t request_bytes>
+  template <class Requests>
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
     return add_line(sum, load_bytes(w), x);
   }
 };
 
-template <int64_t request_bytes>
+template <class Requests>
 auto read_line_of(const std::byte* step) {
   return [step](int64_t offset) {
-    if (offset % pair_bytes == 0) ask_for_pair<request_bytes>(step + offset);
+    if (offset % pair_bytes == 0) ask_for_pair<Requests>(step + offset);
     return step + offset;
   };
 }
@@ -90,9 +97,10 @@ auto read_line_of(const std::byte* step) {
 // One step is 64 inputs, two groups of 32.
 template <DType type>
 struct IntegerBlocks {
+  static constexpr size_t at_once = 1;
   static constexpr int64_t inputs = step_inputs, bytes = step_bytes(type),
                            input_bytes = sizeof(IntegerStep) / step_inputs;
-  template <int64_t request_bytes>
+  template <class Requests>
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
     const auto& step = *reinterpret_cast<const IntegerStep*>(x);
 #pragma GCC unroll 2
@@ -101,7 +109,7 @@ struct IntegerBlocks {
 #pragma GCC unroll 4
       for (int64_t pair = group * 4; pair < group * 4 + 4; pair++) {
         Bytes lines[2];
-        load_lines<type>(pair, read_line_of<request_bytes>(w), lines);
+        load_lines<type>(pair, read_line_of<Requests>(w), lines);
         add_products(products, lines[0], step.inputs[2 * pair]);
         add_products(products, lines[1], step.inputs[2 * pair + 1]);
       }
@@ -119,13 +127,14 @@ constexpr float sum_unit<IntegerBlocks<type>> = integer_sum_unit;
 // The same with fp32 inputs.
 template <DType type>
 struct WidenedBlocks {
+  static constexpr size_t at_once = 1;
   static constexpr int64_t inputs = step_inputs, bytes = step_bytes(type), input_bytes = 4;
-  template <int64_t request_bytes>
+  template <class Requests>
   static Vec step(Vec sum, const std::byte* w, const std::byte* x) {
     const auto* input = reinterpret_cast<const float*>(x);
     for (int64_t pair = 0; pair < 8; pair++) {
       Bytes lines[2];
-      load_lines<type>(pair, read_line_of<request_bytes>(w), lines);
+      load_lines<type>(pair, read_line_of<Requests>(w), lines);
       const Vec scale = load_bf16(w + pair / 4 * 32);
       for (int line = 0; line < 2; line++) {
         Vec weights[4];
@@ -140,22 +149,24 @@ struct WidenedBlocks {
 /// Blocks of cpu_blocks, a few steps of each in turns.
 template <class Format, int64_t request_bytes>
 struct PlainBlocks {
+  static constexpr size_t at_once = Format::at_once;
   /// Not inlined: among what surrounds its loop g++ 12 keeps half of an AVX2 sum in memory.
   template <size_t count>
   [[gnu::noinline]] static void sum(std::array<const std::byte*, count> w, const std::byte* x, int64_t inputs,
                                     Vec (&out)[count]) {
+    using Requests = Asked<request_bytes, count>;
     constexpr int64_t steps = std::max<int64_t>(1, pair_bytes / Format::bytes);  // of a pair of lines
     Vec sums[count];
     for (Vec& sum : sums) sum = set1(0);
     const auto add_step = [&](size_t b, int64_t s) {
-      sums[b] = Format::template step<request_bytes>(sums[b], w[b] + s * Format::bytes,
-                                                     x + s * Format::inputs * Format::input_bytes);
+      sums[b] = Format::template step<Requests>(sums[b], w[b] + s * Format::bytes,
+                                                x + s * Format::inputs * Format::input_bytes);
     };
     int64_t left = (inputs + Format::inputs - 1) / Format::inputs;
     for (; left >= steps; left -= steps) {
 #pragma GCC unroll 2
       for (size_t b = 0; b < count; b++) {
-        if (steps > 1) ask_for_pair<request_bytes>(w[b]);
+        if (steps > 1) ask_for_pair<Requests>(w[b]);
 #pragma GCC unroll 4
         for (int64_t s = 0; s < steps; s++) add_step(b, s);
         w[b] += steps * Format::bytes;
@@ -172,9 +183,11 @@ struct PlainBlocks {
 /// Blocks of cpu_coded: what decodes one goes on while another waits for its sum.
 template <bool pairs, int64_t request_bytes>
 struct CodedBlocks {
+  static constexpr size_t at_once = 2;
   template <size_t count>
   static void sum(std::array<const std::byte*, count> segments, const std::byte* x, int64_t inputs,
                   Vec (&sums)[count]) {
+    using Requests = Asked<request_bytes, count>;
     using Format = BF16Blocks<pairs>;
     for (Vec& sum : sums) sum = set1(0);
     for (int64_t first = 0; first < inputs; first += segment_inputs) {
@@ -183,14 +196,14 @@ struct CodedBlocks {
       }
       (std::make_index_sequence<count>());
       for (const std::byte*& segment : segments) {
-        prefetch_l2(segment + read_ahead);  // the line of a head, which no group asks for
+        prefetch_l2(segment + Requests::ahead);  // the line of a head, which no group asks for
         segment += segment_bytes;
       }
       const int64_t groups = groups_of(std::min(segment_inputs, inputs - first));
       for (int64_t g = 0; g < groups; g++) {
 #pragma GCC unroll 2
         for (size_t b = 0; b < count; b++) {
-          ask_for_group<request_bytes>(readers[b].group(), g);
+          ask_for_group<Requests>(readers[b].group(), g);
           const std::byte* input = x;
           readers[b].read_group([&](const Bytes& line) {
             sums[b] = Format::add_line(sums[b], line, input);
@@ -217,14 +230,20 @@ void multiply(const PreparedProduct& p, const std::array<int64_t, count>& blocks
   }
 }
 
-/// The first half of the blocks beside the second, so that both are read without a gap: two streams are read
-/// faster than one.
+/// Whose sums wait for each addition is multiplied two blocks at once: the first half beside the second, so
+/// that both are read without a gap. Short pieces begin too often for that.
 template <class Blocks>
 void multiply(const PreparedProduct& p, Range blocks) {
-  const int64_t half = (blocks.end - blocks.begin) / 2;
-  for (int64_t block = blocks.begin; block < blocks.begin + half; block++)
-    multiply<Blocks, 2>(p, {block, block + half});
-  if ((blocks.end - blocks.begin) % 2 != 0) multiply<Blocks, 1>(p, {blocks.end - 1});
+  constexpr int64_t shortest_half = 32 << 10;
+  if constexpr (Blocks::at_once == 2) {
+    const int64_t half = (blocks.end - blocks.begin) / 2;
+    if (half * layout_of(p.product->weight).unit_bytes() >= shortest_half) {
+      for (int64_t block = blocks.begin; block < blocks.begin + half; block++)
+        multiply<Blocks, 2>(p, {block, block + half});
+      blocks.begin += 2 * half;
+    }
+  }
+  for (int64_t block = blocks.begin; block < blocks.end; block++) multiply<Blocks, 1>(p, {block});
 }
 
 }  // namespace
