@@ -9,8 +9,8 @@
 // address has to be found: hence rows as long as the thread has outputs. Several rows are added at once to
 // sums that wait in the first-level cache, since stores there hold up loads that have the same place in
 // their page: eight take 0.8 of the time of four, twelve of bf16 0.9 of eight. What is asked for goes to the
-// first-level cache, which has room for the rows to come: Zen 5 takes 0.83 of the time that it takes by way
-// of the second-level one (2048 outputs of int8), never more.
+// first-level cache, which has room for the rows to come: for 2048 outputs of int8 Zen 5 takes 0.83 of the
+// time that it takes by way of the second-level one, for short rows the same.
 #include <algorithm>
 #include <cstring>
 

@@ -289,6 +289,7 @@ inline void arrange_inputs(Vec inputs, std::byte* out) {
   arrange_inputs(inputs.lo, out);
   arrange_inputs(inputs.hi, out + 16);
 }
+
 inline __m256i broadcast_quad(const std::byte* p) { return _mm256_set1_epi32(quad_at(p)); }
 #if RWKV_ISA == RWKV_ISA_avxvnni
 // As with AVX-512: inputs have two bytes, and integers come 128 too large, which makes sums too large by the

@@ -256,6 +256,7 @@ inline void arrange_inputs(Vec inputs, std::byte* out) {
   x = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 0, 2, 4, 6), x);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(x));
 }
+
 inline __m512i broadcast_quad(const std::byte* p) { return _mm512_set1_epi32(quad_at(p)); }
 #if RWKV_ISA >= RWKV_ISA_avx512vnni
 // VNNI multiplies unsigned with signed bytes: inputs have two bytes, and integers come 128 too large, which
