@@ -48,7 +48,7 @@ struct Result {
   std::shared_ptr<const Model> model;
   double load_seconds = 0, prefill = 0, decode = 0, sampling = 0, bandwidth = 0;  // sampling: seconds a token
   uint64_t weight_bytes = 0, operations = 0;  // operations of a token of a prefill
-  PeakMemory memory{};
+  MemoryUse memory{};
   std::string strategy, device;
   int threads = 0;
   std::vector<DeviceMemory> devices;  // CUDA devices
@@ -161,7 +161,7 @@ Result measure(const Options& options) {
   r.prefill = median(prefill);
   r.decode = median(decode);
   r.sampling = sampling_seconds(logits, prompt);
-  r.memory = measure_peak_memory();
+  r.memory = measure_memory();
   r.bandwidth = on_cuda(*model) ? measure_rates(model->devices()).device : measure_read_bandwidth(r.threads);
   for (const DeviceMemory& m :
        memory_plan(model->config(), model->plan(), executor.chunk(), model->devices())) {
@@ -201,8 +201,9 @@ void print_json(const Result& r) {
                          {"read_bytes_per_second", {static_cast<double>(r.weight_bytes) * r.decode}},
                          {"read_bytes_per_second_limit", {r.bandwidth}},
                          {"load_seconds", {r.load_seconds}},
-                         {"peak_resident_bytes", {r.memory.resident}},
+                         {"peak_resident_bytes", {r.memory.peak}},
                          {"resident_bytes_without_files", {r.memory.without_files}},
+                         {"huge_page_bytes", {r.memory.huge_pages}},
                          {"strategy", {r.strategy}},
                          {"device", {r.device}},
                          {"threads", {static_cast<uint64_t>(r.threads)}}};
@@ -275,9 +276,9 @@ void print_table(const Result& r, const Options& options) {
              100 * r.sampling * r.decode);
   fmt::print("reading    {:.1f} GB/s, {:.0f}% of the {:.1f} GB/s that memory gives\n", reached / 1e9,
              100 * reached / r.bandwidth, r.bandwidth / 1e9);
-  fmt::print("memory     {} at most, {} besides mapped files\n",
-             human_bytes(static_cast<uint64_t>(r.memory.resident)),
-             human_bytes(static_cast<uint64_t>(r.memory.without_files)));
+  auto bytes = [](double count) { return human_bytes(static_cast<uint64_t>(count)); };
+  fmt::print("memory     {} at most, {} besides mapped files; {} in huge pages\n", bytes(r.memory.peak),
+             bytes(r.memory.without_files), bytes(r.memory.huge_pages));
   for (const DeviceMemory& m : r.devices) print_device(m);
   if (r.simulated.tokens > 0) print_simulated(r.simulated, options);
   if (r.decode_profile.tokens > 0) {

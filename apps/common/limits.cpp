@@ -50,9 +50,9 @@ uint64_t sum_of(const std::byte* data, Range range) {
   return sum_by<Words2>(data, range);
 }
 
-// A line such as "VmHWM:     1234 kB" of /proc/self/status, in bytes.
-double status_value(const std::string& key) {
-  std::ifstream in("/proc/self/status");
+// A line such as "VmHWM:     1234 kB" of a file in /proc/self, in bytes.
+double kilobytes_in(const char* file, const std::string& key) {
+  std::ifstream in(std::string("/proc/self/") + file);
   for (std::string line; std::getline(in, line);) {
     if (line.starts_with(key + ":")) return std::stod(line.substr(key.size() + 1)) * 1024;
   }
@@ -77,8 +77,11 @@ double measure_read_bandwidth(int threads) {
   return best;
 }
 
-PeakMemory measure_peak_memory() {
-  return {status_value("VmHWM"), status_value("RssAnon") + status_value("RssShmem")};
+MemoryUse measure_memory() {
+  return {.peak = kilobytes_in("status", "VmHWM"),
+          .without_files = kilobytes_in("status", "RssAnon") + kilobytes_in("status", "RssShmem"),
+          .huge_pages =
+              kilobytes_in("smaps_rollup", "AnonHugePages") + kilobytes_in("smaps_rollup", "FilePmdMapped")};
 }
 
 }  // namespace rwkv::apps

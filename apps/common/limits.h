@@ -7,11 +7,11 @@ namespace rwkv::apps {
 /// much larger than the caches.
 double measure_read_bandwidth(int threads);
 
-/// Memory of this process in bytes: the most that was resident at once, and what is resident now besides the
-/// pages of mapped files.
-struct PeakMemory {
-  double resident, without_files;
+/// Memory of this process in bytes: the most that was resident at once; of what is resident now, what does not
+/// belong to mapped files, and what huge pages hold.
+struct MemoryUse {
+  double peak, without_files, huge_pages;
 };
-PeakMemory measure_peak_memory();
+MemoryUse measure_memory();
 
 }  // namespace rwkv::apps

@@ -176,7 +176,8 @@ TEST_CASE("bench --json has what programs look for") {
   Json json = parse_json(r.output, "bench");
   for (const char* key :
        {"prefill_tokens_per_second", "decode_tokens_per_second", "weight_bytes_per_token",
-        "read_bytes_per_second_limit", "load_seconds", "peak_resident_bytes", "strategy", "threads"}) {
+        "read_bytes_per_second_limit", "load_seconds", "peak_resident_bytes", "huge_page_bytes", "strategy",
+        "threads"}) {
     CHECK_MESSAGE(json.find(key) != nullptr, key);
   }
 }
