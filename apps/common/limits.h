@@ -7,8 +7,8 @@ namespace rwkv::apps {
 /// much larger than the caches.
 double measure_read_bandwidth(int threads);
 
-/// Memory of this process in bytes: the most that was resident at once; of what is resident now, what does not
-/// belong to mapped files, and what huge pages hold.
+/// Memory of this process in bytes: the most that was resident at once; of what is resident now, what does
+/// not belong to mapped files, and what huge pages hold.
 struct MemoryUse {
   double peak, without_files, huge_pages;
 };

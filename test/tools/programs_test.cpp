@@ -174,10 +174,9 @@ TEST_CASE("bench --json has what programs look for") {
                           "--decode-tokens", "3", "--repeats", "1"});
   CHECK(r.status == 0);
   Json json = parse_json(r.output, "bench");
-  for (const char* key :
-       {"prefill_tokens_per_second", "decode_tokens_per_second", "weight_bytes_per_token",
-        "read_bytes_per_second_limit", "load_seconds", "peak_resident_bytes", "huge_page_bytes", "strategy",
-        "threads"}) {
+  for (const char* key : {"prefill_tokens_per_second", "decode_tokens_per_second", "weight_bytes_per_token",
+                          "read_bytes_per_second_limit", "load_seconds", "peak_resident_bytes",
+                          "huge_page_bytes", "strategy", "threads"}) {
     CHECK_MESSAGE(json.find(key) != nullptr, key);
   }
 }
