@@ -27,9 +27,9 @@ constexpr int64_t strip_blocks = strip_outputs / block_outputs;
 
 // Units that a thread takes at once for one token: microseconds of work. Each piece of rows has to find the
 // inputs that are not zero anew, and reads less of a row, which is a place of its own in memory: a thread
-// takes its share at once, or as much as matvec_rows has sums for.
+// takes its share at once, or as much as is added up in one pass.
 int64_t grain_of_token(int64_t units, int64_t bytes, bool rows, int threads) {
-  constexpr int64_t wanted = 64 << 10, most_strips = 16;
+  constexpr int64_t wanted = 64 << 10, most_strips = rows_outputs / strip_outputs;
   if (rows) return std::clamp<int64_t>((units + threads - 1) / threads, 1, most_strips);
   return std::clamp<int64_t>(wanted * units / std::max<int64_t>(bytes, 1), 1,
                              std::max<int64_t>(units / (4 * threads), 1));

@@ -49,6 +49,9 @@ struct PreparedProduct {
   const std::byte* x = nullptr;
 };
 
+/// Outputs that matvec_rows() adds up at once, in one pass over the rows: their sums take 4 KiB.
+constexpr int64_t rows_outputs = 1024;
+
 struct Kernels {
   const char* name;
 

@@ -24,7 +24,6 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-constexpr int64_t part_outputs = 1024;  ///< whose sums take 4 KiB
 constexpr int rows_at_once = 12, rows_ahead = 2 * rows_at_once;
 
 // Weight formats, some neighbouring outputs each: add() adds their weights times a factor, or one for each
@@ -97,7 +96,7 @@ class NonzeroCursor {
   int64_t first_ = -part_inputs, place_ = 0;
 };
 
-/// Outputs of a thread whose sums are held at once, at most part_outputs.
+/// Outputs of a thread whose sums are held at once, at most rows_outputs.
 template <class Format>
 class Part {
  public:
@@ -110,7 +109,7 @@ class Part {
         bytes_(round_up(bytes_of(Format::type, outputs.end - outputs.begin), chunk_bytes)) {}
 
   void run() {
-    std::fill_n(sums_, part_outputs, 0.0f);
+    std::fill_n(sums_, rows_outputs, 0.0f);
     NonzeroCursor here(p_), ahead(p_);
     int64_t input = 0, later = 0;
     float x = 0, unused = 0;
@@ -133,7 +132,7 @@ class Part {
   static constexpr int64_t chunk_bytes = bytes_of(Format::type, chunk_outputs);
   struct Row {
     const std::byte *weights, *later_weights;
-    float factors[part_outputs / scale_group];
+    float factors[rows_outputs / scale_group];
   };
 
   [[nodiscard]] const std::byte* row_at(int64_t input) const {
@@ -189,13 +188,13 @@ class Part {
   const Range outputs_;
   const int64_t weights_, bytes_;  // of a row: where those of these outputs begin, how many they are
   Row rows_[rows_at_once];
-  alignas(64) float sums_[part_outputs];
+  alignas(64) float sums_[rows_outputs];
 };
 
 template <class Format>
 void multiply(const PreparedProduct& p, Range outputs) {
-  for (int64_t at = outputs.begin; at < outputs.end; at += part_outputs)
-    Part<Format>(p, {at, std::min(at + part_outputs, outputs.end)}).run();
+  for (int64_t at = outputs.begin; at < outputs.end; at += rows_outputs)
+    Part<Format>(p, {at, std::min(at + rows_outputs, outputs.end)}).run();
 }
 
 }  // namespace

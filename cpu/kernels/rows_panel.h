@@ -195,12 +195,13 @@ struct IntegerRowsPanel {
   template <int count>
   static void find_scales(const Rows& rows, Range part, int64_t output, Vec (&inverse)[count],
                           float* scales) {
-    for (int v = 0; v < count; v++) inverse[v] = set1(0);
-    rows.m.dtype == DType::bf16 ? find_largest(rows, part, output, inverse)
-                                : find_bounds(rows, part, output, inverse);
+    Vec largest[count];
+    for (Vec& magnitudes : largest) magnitudes = set1(0);
+    rows.m.dtype == DType::bf16 ? find_largest(rows, part, output, largest)
+                                : find_bounds(rows, part, output, largest);
     for (int v = 0; v < count; v++, scales += 16) {
       Vec scale;
-      scales_of(inverse[v], row_weight_bits, inverse[v], scale);
+      scales_of(largest[v], row_weight_bits, inverse[v], scale);
       store(scales, scale);
     }
   }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/kernels/prefetch.h"
 #include "cpu/kernels/quads.h"
 #include "ops/quantize.h"
 
@@ -339,10 +340,5 @@ inline Vec to_vec(const IntegerSums& sums) {
   return {_mm256_cvtepi32_ps(sums.lo), _mm256_cvtepi32_ps(sums.hi)};
 }
 #endif
-
-// Where they are written: intrinsics the compiler gathers, so that requests come in bursts, and g++ 12 takes
-// a function that does nothing else for one without effect.
-inline void prefetch(const void* p) { asm volatile("prefetcht0 %a0" ::"p"(p)); }
-inline void prefetch_l2(const void* p) { asm volatile("prefetcht1 %a0" ::"p"(p)); }
 
 }  // namespace rwkv::cpu::ISA

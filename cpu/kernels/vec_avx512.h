@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/kernels/prefetch.h"
 #include "cpu/kernels/quads.h"
 #include "ops/quantize.h"
 
@@ -290,10 +291,5 @@ inline void add_products(IntegerSums& sums, const Bytes& line, const std::byte* 
 }
 inline Vec to_vec(const IntegerSums& sums) { return {_mm512_cvtepi32_ps(sums.v)}; }
 #endif
-
-// Where they are written: intrinsics the compiler gathers, so that requests come in bursts, and g++ 12 takes
-// a function that does nothing else for one without effect.
-inline void prefetch(const void* p) { asm volatile("prefetcht0 %a0" ::"p"(p)); }
-inline void prefetch_l2(const void* p) { asm volatile("prefetcht1 %a0" ::"p"(p)); }
 
 }  // namespace rwkv::cpu::ISA

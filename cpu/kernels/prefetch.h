@@ -1,0 +1,11 @@
+// Requests for what is read soon, of the sets with vectors.
+#pragma once
+
+namespace rwkv::cpu::ISA {
+
+// Assembly stays where it is written: intrinsics the compiler gathers, so that requests come in bursts, and
+// g++ 12 takes a function that does nothing else for one without effect.
+inline void prefetch(const void* p) { asm volatile("prefetcht0 %a0" ::"p"(p)); }
+inline void prefetch_l2(const void* p) { asm volatile("prefetcht1 %a0" ::"p"(p)); }
+
+}  // namespace rwkv::cpu::ISA
