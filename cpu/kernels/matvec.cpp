@@ -23,31 +23,54 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-/// How the weights of so many blocks at once are asked for: `ahead` of what is read of each, a request for so
-/// many bytes. Intel's processors and Zen 5 want one for each line: a Xeon decodes 1.04 to 1.19 times as fast
-/// by that as by one of two, Zen 5 reads int8 1.15 times as fast (AVX2: 1.33). Of AMD's older ones it is one
-/// of two, since their own prefetching, which ends with each page, fetches the others, and each request holds
-/// one of the few buffers for misses as long as the memory takes: a core of Zen 4 gets 31 GB/s of int8 so,
-/// and 21 by asking for every line. Loads want a constant stride, so the loops over a step's lines are
-/// unrolled: otherwise Zen 4 gets 23.
-template <int64_t request_bytes, size_t streams>
-struct Asked {
-  static constexpr int64_t bytes = request_bytes, ahead = 6144 / static_cast<int64_t>(streams);
-};
+// How weights are asked for: a request for so many bytes, `distance` ahead of what is read. Loads want a
+// constant stride, so the loops over a step's lines are unrolled: otherwise Zen 4 gets 23 GB/s.
 constexpr int64_t pair_bytes = 128;
 
-bool asks_for_pairs() { return __builtin_cpu_is("amdfam17h") || __builtin_cpu_is("amdfam19h"); }
+/// A Xeon decodes 1.04 to 1.19 times as fast as with a request for one of two lines.
+struct LineRequests {
+  static constexpr int64_t bytes = line_bytes, distance = 6144;
+  static void ask(const std::byte* p) { prefetch_l2(p); }
+};
+/// AMD before Zen 5: the processor's own prefetching, which ends with each page, fetches the other lines, and
+/// each request holds one of the few buffers for misses as long as the memory takes: a core of Zen 4 gets 31
+/// GB/s of int8 so, and 21 by asking for every line.
+struct PairRequests {
+  static constexpr int64_t bytes = pair_bytes, distance = 6144;
+  static void ask(const std::byte* p) { prefetch_l2(p); }
+};
+/// Zen 5: a core reads int8 1.15 times as fast (AVX2: 1.33) as with PairRequests. Weights that pass by the
+/// third-level cache leave it to the state: 0.94 to 0.99 of a token's time with LineRequests.
+struct PassingRequests {
+  static constexpr int64_t bytes = line_bytes, distance = 8192;
+  static void ask(const std::byte* p) { prefetch_once(p); }
+};
+
+template <class Function>
+void with_requests(Function function) {
+  if (!__builtin_cpu_is("amd")) return function.template operator()<LineRequests>();
+  const bool before_zen5 = __builtin_cpu_is("amdfam17h") || __builtin_cpu_is("amdfam19h");
+  before_zen5 ? function.template operator()<PairRequests>()
+              : function.template operator()<PassingRequests>();
+}
+
+/// Of each of so many blocks that are read at once.
+template <class Kind, size_t streams>
+struct Asked : Kind {
+  static constexpr int64_t ahead = Kind::distance / static_cast<int64_t>(streams);
+};
 
 template <class Requests>
 void ask_for_pair(const std::byte* weights) {
-  for (int64_t at = 0; at < pair_bytes; at += Requests::bytes) prefetch_l2(weights + Requests::ahead + at);
+  for (int64_t at = 0; at < pair_bytes; at += Requests::bytes) Requests::ask(weights + Requests::ahead + at);
 }
 
 /// For groups of cpu_coded: three lines; with requests for pairs, all pairs of two groups.
 template <class Requests>
 void ask_for_group(const std::byte* group, int64_t index) {
   const int64_t first = Requests::bytes == line_bytes ? 0 : index % 2 * line_bytes;
-  for (int64_t at = first; at < group_bytes; at += Requests::bytes) prefetch_l2(group + Requests::ahead + at);
+  for (int64_t at = first; at < group_bytes; at += Requests::bytes)
+    Requests::ask(group + Requests::ahead + at);
 }
 
 // Weight formats of cpu_blocks, of which so many are multiplied at once (multiply()). step(sum, w, x) adds
@@ -148,14 +171,14 @@ struct WidenedBlocks {
 };
 
 /// Blocks of cpu_blocks, a few steps of each in turns.
-template <class Format, int64_t request_bytes>
+template <class Format, class Kind>
 struct PlainBlocks {
   static constexpr size_t at_once = Format::at_once;
   /// Not inlined: among what surrounds its loop g++ 12 keeps half of an AVX2 sum in memory.
   template <size_t count>
   [[gnu::noinline]] static void sum(std::array<const std::byte*, count> w, const std::byte* x, int64_t inputs,
                                     Vec (&out)[count]) {
-    using Requests = Asked<request_bytes, count>;
+    using Requests = Asked<Kind, count>;
     constexpr int64_t steps = std::max<int64_t>(1, pair_bytes / Format::bytes);  // of a pair of lines
     Vec sums[count];
     for (Vec& sum : sums) sum = set1(0);
@@ -182,13 +205,13 @@ struct PlainBlocks {
 };
 
 /// Blocks of cpu_coded, a group of each in turns: what decodes one goes on while another waits for its sum.
-template <bool pairs, int64_t request_bytes>
+template <bool pairs, class Kind>
 struct CodedBlocks {
   static constexpr size_t at_once = 2;
   template <size_t count>
   static void sum(std::array<const std::byte*, count> segments, const std::byte* x, int64_t inputs,
                   Vec (&sums)[count]) {
-    using Requests = Asked<request_bytes, count>;
+    using Requests = Asked<Kind, count>;
     using Format = BF16Blocks<pairs>;
     for (Vec& sum : sums) sum = set1(0);
     for (int64_t first = 0; first < inputs; first += segment_inputs) {
@@ -197,7 +220,7 @@ struct CodedBlocks {
       }
       (std::make_index_sequence<count>());
       for (const std::byte*& segment : segments) {
-        prefetch_l2(segment + Requests::ahead);  // the line of a head, which no group asks for
+        Requests::ask(segment + Requests::ahead);  // the line of a head, which no group asks for
         segment += segment_bytes;
       }
       const int64_t groups = groups_of(std::min(segment_inputs, inputs - first));
@@ -252,12 +275,12 @@ void multiply(const PreparedProduct& p, Range blocks) {
 
 void matvec_blocks(const PreparedProduct& p, Range blocks) {
   const DType type = p.product->weight.dtype;
-  auto run_asking = [&]<int64_t request_bytes>() {
+  with_requests([&]<class Kind>() {
     if (p.product->weight.layout == Layout::cpu_coded) {
-      return p.operand == Operand::bf16 ? multiply<CodedBlocks<bf16_products, request_bytes>>(p, blocks)
-                                        : multiply<CodedBlocks<false, request_bytes>>(p, blocks);
+      return p.operand == Operand::bf16 ? multiply<CodedBlocks<bf16_products, Kind>>(p, blocks)
+                                        : multiply<CodedBlocks<false, Kind>>(p, blocks);
     }
-    auto run = [&]<class Format>() { multiply<PlainBlocks<Format, request_bytes>>(p, blocks); };
+    auto run = [&]<class Format>() { multiply<PlainBlocks<Format, Kind>>(p, blocks); };
     if (p.operand == Operand::integers) {
       return type == DType::i4 ? run.template operator()<IntegerBlocks<DType::i4>>()
                                : run.template operator()<IntegerBlocks<DType::i8>>();
@@ -265,9 +288,7 @@ void matvec_blocks(const PreparedProduct& p, Range blocks) {
     if (p.operand == Operand::bf16) return run.template operator()<BF16Blocks<bf16_products>>();
     with_format<F32Blocks, F16Blocks, BF16Blocks<false>, WidenedBlocks<DType::i8>, WidenedBlocks<DType::i4>>(
         type, run);
-  };
-  asks_for_pairs() ? run_asking.template operator()<pair_bytes>()
-                   : run_asking.template operator()<line_bytes>();
+  });
 }
 
 }  // namespace rwkv::cpu::ISA

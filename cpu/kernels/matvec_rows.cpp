@@ -148,7 +148,7 @@ class Part {
     to.later_weights = row_at(later) + weights_;
     to.factors[0] = x;
     if constexpr (is_quantized(Format::type)) {
-      prefetch(scales_at(later));
+      prefetch_once(scales_at(later));
       for (int64_t g = 0; g * scale_group < outputs_.end - outputs_.begin; g += 16)
         store(to.factors + g, mul(load_bf16(scales_at(input) + g * 2), set1(x)));
     }
@@ -165,7 +165,7 @@ class Part {
       for (int v = 0; v < Format::vectors; v++) chunk[v] = load(sums + v * 16);
 #pragma GCC unroll 12
       for (int r = 0; r < count; r++) {
-        prefetch(rows[r].later_weights + at);
+        prefetch_once(rows[r].later_weights + at);
         Format::add(rows[r].weights + at, rows[r].factors + factor, chunk);
       }
 #pragma GCC unroll 8

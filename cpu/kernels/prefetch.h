@@ -7,5 +7,7 @@ namespace rwkv::cpu::ISA {
 // g++ 12 takes a function that does nothing else for one without effect.
 inline void prefetch(const void* p) { asm volatile("prefetcht0 %a0" ::"p"(p)); }
 inline void prefetch_l2(const void* p) { asm volatile("prefetcht1 %a0" ::"p"(p)); }
+/// For what is read once: it comes to the first-level cache alone, and leaves what the others hold.
+inline void prefetch_once(const void* p) { asm volatile("prefetchnta %a0" ::"p"(p)); }
 
 }  // namespace rwkv::cpu::ISA
