@@ -120,11 +120,13 @@ std::unique_ptr<Tokenizer> open_vocabulary(const std::string& path) {
   MappedFile file = MappedFile::open(path);
   // A model file begins with its header's length, in eight bytes; text has no zero there.
   const bool is_model = is_tensor_file(file.bytes()) && file.bytes()[7] == std::byte{0};
-  const Error none(fmt::format("{}: holds no vocabulary; name a vocabulary file instead", path));
-  if (is_checkpoint(file.bytes())) throw none;
+  auto none = [&] {
+    return Error(fmt::format("{}: holds no vocabulary; name a vocabulary file instead", path));
+  };
+  if (is_checkpoint(file.bytes())) throw none();
   if (!is_model) return make_tokenizer(file.bytes(), path);
   const ModelFile model = ModelFile::open(std::move(file));
-  if (model.vocabulary().empty()) throw none;
+  if (model.vocabulary().empty()) throw none();
   return make_tokenizer(model.vocabulary(), path);
 }
 
