@@ -40,7 +40,7 @@ struct PairRequests {
   static void ask(const std::byte* p) { prefetch_l2(p); }
 };
 /// Zen 5: a core reads int8 1.15 times as fast (AVX2: 1.33) as with PairRequests. Weights that pass by the
-/// third-level cache leave it to the state: 0.94 to 0.99 of a token's time with LineRequests.
+/// third-level cache leave it to the state: 0.93 to 1.01 of a token's time with LineRequests.
 struct PassingRequests {
   static constexpr int64_t bytes = line_bytes, distance = 8192;
   static void ask(const std::byte* p) { prefetch_once(p); }
