@@ -35,10 +35,10 @@ class SegmentReader {
   [[gnu::always_inline]] void read_group(Use use) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; half++) {
-      Bytes lines[2];
-      decode_lines(group_, half, table_, lines);
+      Bytes upper = decode_upper(load_bytes(group_ + 2 * line_bytes), half, table_), lines[2];
       if (number_ + half == changed_) [[unlikely]]
-        put_exceptions_into(lines);
+        put_exceptions_into(upper);
+      join_bytes(load_bytes(group_ + half * line_bytes), upper, lines);
       use(lines[0]);
       use(lines[1]);
     }
@@ -51,12 +51,13 @@ class SegmentReader {
   [[nodiscard]] int64_t number_of_next() const {
     return next_ < count_ ? head_.positions[next_] / two_lines_elements : -1;
   }
-  void put_exceptions_into(Bytes (&lines)[2]) {
-    alignas(64) std::byte bytes[2 * line_bytes];
-    for (int i = 0; i < 2; i++) store_bytes(bytes + i * line_bytes, lines[i]);
-    for (; number_of_next() == changed_ && next_ < count_; next_++)
-      bytes[head_.positions[next_] % two_lines_elements * 2 + 1] = std::byte{head_.exceptions[next_]};
-    for (int i = 0; i < 2; i++) lines[i] = load_bytes(bytes + i * line_bytes);
+  // In registers: from memory, a line would wait for the bytes stored into it.
+  void put_exceptions_into(Bytes& upper) {
+    for (; number_of_next() == changed_; next_++) {
+      const int element = head_.positions[next_] % two_lines_elements;
+      const int place = element % 32 / 8 * 16 + element / 32 * 8 + element % 8;  // join_bytes() takes turns
+      upper = replace_byte(upper, place, head_.exceptions[next_]);
+    }
     changed_ = number_of_next();
   }
 

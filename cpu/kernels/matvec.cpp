@@ -211,32 +211,34 @@ struct CodedBlocks {
   template <size_t count>
   static void sum(std::array<const std::byte*, count> segments, const std::byte* x, int64_t inputs,
                   Vec (&sums)[count]) {
-    using Requests = Asked<Kind, count>;
-    using Format = BF16Blocks<pairs>;
-    for (Vec& sum : sums) sum = set1(0);
+    add_up<Asked<Kind, count>>(segments, x, inputs, sums, std::make_index_sequence<count>());
+  }
+
+ private:
+  /// Not by loops over blocks: from those g++ 12 keeps the sums in memory.
+  template <class Requests, size_t count, size_t... b>
+  static void add_up(std::array<const std::byte*, count> segments, const std::byte* x, int64_t inputs,
+                     Vec (&sums)[count], std::index_sequence<b...>) {
+    ((sums[b] = set1(0)), ...);
     for (int64_t first = 0; first < inputs; first += segment_inputs) {
-      auto readers = [&]<size_t... b>(std::index_sequence<b...>) {
-        return std::array{SegmentReader(segments[b], 0)...};
-      }
-      (std::make_index_sequence<count>());
-      for (const std::byte*& segment : segments) {
-        Requests::ask(segment + Requests::ahead);  // the line of a head, which no group asks for
-        segment += segment_bytes;
-      }
+      SegmentReader readers[] = {SegmentReader(segments[b], 0)...};
+      (Requests::ask(segments[b] + Requests::ahead), ...);  // the line of a head, which no group asks for
+      ((segments[b] += segment_bytes), ...);
       const int64_t groups = groups_of(std::min(segment_inputs, inputs - first));
-      for (int64_t g = 0; g < groups; g++) {
-#pragma GCC unroll 2
-        for (size_t b = 0; b < count; b++) {
-          ask_for_group<Requests>(readers[b].group(), g);
-          const std::byte* input = x;
-          readers[b].read_group([&](const Bytes& line) {
-            sums[b] = Format::add_line(sums[b], line, input);
-            input += Format::inputs * Format::input_bytes;
-          });
-        }
-        x += group_inputs * Format::input_bytes;
-      }
+      for (int64_t g = 0; g < groups; g++, x += group_inputs * BF16Blocks<pairs>::input_bytes)
+        (add_group<Requests>(readers[b], g, x, sums[b]), ...);
     }
+  }
+
+  template <class Requests>
+  [[gnu::always_inline]] static void add_group(SegmentReader& reader, int64_t index, const std::byte* x,
+                                               Vec& sum) {
+    using Format = BF16Blocks<pairs>;
+    ask_for_group<Requests>(reader.group(), index);
+    reader.read_group([&](const Bytes& line) {
+      sum = Format::add_line(sum, line, x);
+      x += Format::inputs * Format::input_bytes;
+    });
   }
 };
 

@@ -223,16 +223,25 @@ struct CodeTable {
 inline CodeTable load_code_table(const void* p) {
   return {_mm256_broadcastsi128_si256(load_half_register(p))};
 }
-inline void decode_lines(const std::byte* group, int half, const CodeTable& table, Bytes (&lines)[2]) {
-  const Bytes codes = load_bytes(group + 128), lower = load_bytes(group + half * 64);
+inline Bytes decode_upper(const Bytes& codes, int half, const CodeTable& table) {
   auto upper = [&](__m256i both) {
-    const __m256i code =
-        _mm256_and_si256(half == 0 ? both : _mm256_srli_epi16(both, 4), _mm256_set1_epi8(15));
-    return _mm256_shuffle_epi8(table.upper, code);
+    const __m256i code = half == 0 ? both : _mm256_srli_epi16(both, 4);
+    return _mm256_shuffle_epi8(table.upper, _mm256_and_si256(code, _mm256_set1_epi8(15)));
   };
-  const Bytes uppers{upper(codes.lo), upper(codes.hi)};
-  lines[0] = {_mm256_unpacklo_epi8(lower.lo, uppers.lo), _mm256_unpacklo_epi8(lower.hi, uppers.hi)};
-  lines[1] = {_mm256_unpackhi_epi8(lower.lo, uppers.lo), _mm256_unpackhi_epi8(lower.hi, uppers.hi)};
+  return {upper(codes.lo), upper(codes.hi)};
+}
+inline __m256i replace_byte(__m256i half, int place, uint8_t value) {
+  const __m256i places =
+      _mm256_setr_epi64x(0x0706050403020100, 0x0f0e0d0c0b0a0908, 0x1716151413121110, 0x1f1e1d1c1b1a1918);
+  const __m256i here = _mm256_cmpeq_epi8(places, _mm256_set1_epi8(static_cast<char>(place)));
+  return _mm256_blendv_epi8(half, _mm256_set1_epi8(static_cast<char>(value)), here);
+}
+inline Bytes replace_byte(const Bytes& line, int place, uint8_t value) {
+  return {replace_byte(line.lo, place, value), replace_byte(line.hi, place - 32, value)};
+}
+inline void join_bytes(const Bytes& lower, const Bytes& upper, Bytes (&lines)[2]) {
+  lines[0] = {_mm256_unpacklo_epi8(lower.lo, upper.lo), _mm256_unpacklo_epi8(lower.hi, upper.hi)};
+  lines[1] = {_mm256_unpackhi_epi8(lower.lo, upper.lo), _mm256_unpackhi_epi8(lower.hi, upper.hi)};
 }
 template <int shift>
 inline __m256 byte_of(__m256i quads) {

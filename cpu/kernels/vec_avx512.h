@@ -204,13 +204,16 @@ struct CodeTable {
 inline CodeTable load_code_table(const void* p) {
   return {_mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
 }
-inline void decode_lines(const std::byte* group, int half, const CodeTable& table, Bytes (&lines)[2]) {
-  const __m512i codes = _mm512_loadu_si512(group + 128), lower = _mm512_loadu_si512(group + half * 64);
-  const __m512i code =
-      _mm512_and_si512(half == 0 ? codes : _mm512_srli_epi16(codes, 4), _mm512_set1_epi8(15));
-  const __m512i upper = _mm512_shuffle_epi8(table.upper, code);
-  lines[0] = {_mm512_unpacklo_epi8(lower, upper)};
-  lines[1] = {_mm512_unpackhi_epi8(lower, upper)};
+inline Bytes decode_upper(const Bytes& codes, int half, const CodeTable& table) {
+  const __m512i code = half == 0 ? codes.v : _mm512_srli_epi16(codes.v, 4);
+  return {_mm512_shuffle_epi8(table.upper, _mm512_and_si512(code, _mm512_set1_epi8(15)))};
+}
+inline Bytes replace_byte(const Bytes& line, int place, uint8_t value) {
+  return {_mm512_mask_mov_epi8(line.v, uint64_t{1} << place, _mm512_set1_epi8(static_cast<char>(value)))};
+}
+inline void join_bytes(const Bytes& lower, const Bytes& upper, Bytes (&lines)[2]) {
+  lines[0] = {_mm512_unpacklo_epi8(lower.v, upper.v)};
+  lines[1] = {_mm512_unpackhi_epi8(lower.v, upper.v)};
 }
 template <int shift>
 inline Vec byte_of(__m512i quads) {

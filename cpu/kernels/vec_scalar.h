@@ -197,18 +197,27 @@ inline void load_int4(const void* p, Bytes (&lines)[2]) {
     lines[1].q[i] = int4_levels[bytes[i] >> 4];
   }
 }
-/// Sixteen bytes that decode_lines() looks up.
+/// Sixteen bytes that decode_upper() looks up.
 struct CodeTable {
   const uint8_t* upper;
 };
 inline CodeTable load_code_table(const void* p) { return {static_cast<const uint8_t*>(p)}; }
-/// The first or the last two lines of cpu_blocks of a group of cpu_coded (ops/coding.h).
-inline void decode_lines(const std::byte* group, int half, const CodeTable& table, Bytes (&lines)[2]) {
+/// For each of a group's codes (ops/coding.h), of which the lower halves belong to half 0.
+inline Bytes decode_upper(const Bytes& codes, int half, const CodeTable& table) {
+  Bytes upper;
+  for (int i = 0; i < 64; i++) upper.q[i] = static_cast<int8_t>(table.upper[codes.q[i] >> half * 4 & 15]);
+  return upper;
+}
+inline Bytes replace_byte(Bytes line, int place, uint8_t value) {
+  line.q[place] = static_cast<int8_t>(value);
+  return line;
+}
+/// Two lines of bf16 from their bytes: eight of the one and eight of the other in turns.
+inline void join_bytes(const Bytes& lower, const Bytes& upper, Bytes (&lines)[2]) {
   for (int i = 0; i < 64; i++) {
-    const int code = static_cast<int>(group[128 + i]) >> half * 4 & 15;
     int8_t* element = lines[i / 8 % 2].q + (i / 16 * 8 + i % 8) * 2;
-    element[0] = static_cast<int8_t>(group[half * 64 + i]);
-    element[1] = static_cast<int8_t>(table.upper[code]);
+    element[0] = lower.q[i];
+    element[1] = upper.q[i];
   }
 }
 /// The four integers of each row, as they are or times a scale of at most 8 significant bits.
