@@ -75,14 +75,14 @@ inline void finish_rows(const Product& p, Range tokens, int64_t output, int64_t 
 /// Asks for the places of these outputs, which are written soon and may be added to, and what else their
 /// epilogue reads for each token.
 inline void fetch_outputs(const Product& p, Range tokens, Range outputs) {
-  auto fetch = [&](const Tensor& of_tokens) {
+  auto each = [&](const Tensor& of_tokens, auto ask) {
     for (int64_t t = tokens.begin; t < tokens.end; t++) {
-      for (int64_t i = outputs.begin; i < outputs.end; i += 16) prefetch(of_tokens.row(t) + i);
+      for (int64_t i = outputs.begin; i < outputs.end; i += 16) ask(of_tokens.row(t) + i);
     }
   };
-  fetch(p.out);
-  if (p.epilogue == Epilogue::gated_add || p.epilogue == Epilogue::biased_mix) fetch(p.a);
-  if (p.epilogue == Epilogue::biased_mix) fetch(p.b);
+  each(p.out, prefetch_to_write);
+  if (p.epilogue == Epilogue::gated_add || p.epilogue == Epilogue::biased_mix) each(p.a, prefetch);
+  if (p.epilogue == Epilogue::biased_mix) each(p.b, prefetch);
 }
 
 }  // namespace

@@ -30,8 +30,11 @@ Vec some_words(const float* x, int64_t count, int64_t input, Operand operand) {
   return round_to_bf16(inputs);
 }
 
-/// Sixteen words of each of `count` tokens, word after word; returns where it ends.
+/// Sixteen words of each of `count` tokens, word after word; returns where it ends. Asks for the places of
+/// the words after the next ones.
 float* store_words(float* to, const Vec (&words)[most_columns], int64_t count) {
+  // The places of what comes four calls later.
+  for (int64_t i = 0; i < 16 * count; i += 16) prefetch_to_write(to + 64 * count + i);
   count == 1 ? store(to, words[0]) : store_columns(to, words, count);
   return to + 16 * count;
 }
@@ -183,8 +186,11 @@ void prepare_list(const float* x, int64_t inputs, int64_t first, Operand operand
 
 void prepare_nonzero(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
   for (int64_t t = tokens.begin; t < tokens.end; t++) {
-    for (int64_t first = 0; first < x.cols(); first += part_inputs)
+    for (int64_t first = 0; first < x.cols(); first += part_inputs) {
+      const int64_t later = std::min(t + 2, tokens.end - 1);
+      fetch_list(list_at(out, x, later, first, operand), operand, prefetch_to_write);
       prepare_list(x.row(t), x.cols(), first, operand, list_at(out, x, t, first, operand));
+    }
   }
 }
 

@@ -85,7 +85,8 @@ class Strip {
       if (last) fetch_outputs(*p_.product, group, outputs_);
       for (int64_t t = group.begin; t < group.end; t++) {
         ahead.fetch(t, t + 1, tokens());
-        prefetch_nonzero(p_, std::min(t + lists_ahead, tokens() - 1), part.begin);
+        const int64_t later = std::min(t + lists_ahead, tokens() - 1);
+        fetch_list(list_at(p_.x, p_.product->x, later, part.begin, p_.operand), p_.operand, prefetch);
         add_part_of<vectors>(t, part);
       }
       if (last) finish(group);

@@ -67,10 +67,10 @@ inline NonzeroInputs nonzero_of(const PreparedProduct& p, int64_t token, int64_t
           list + values_offset(header.count), header.scale};
 }
 
-/// Asks for a list of usual length.
-inline void prefetch_nonzero(const PreparedProduct& p, int64_t token, int64_t first) {
-  const std::byte* list = list_at(p.x, p.product->x, token, first, p.operand);
-  for (int64_t at = 0; at < list_bytes(usual_count, p.operand); at += line_bytes) prefetch(list + at);
+/// Asks for a list of usual length, by prefetch() or prefetch_to_write().
+template <class Ask>
+void fetch_list(const std::byte* list, Operand operand, Ask ask) {
+  for (int64_t at = 0; at < list_bytes(usual_count, operand); at += line_bytes) ask(list + at);
 }
 
 }  // namespace

@@ -63,11 +63,14 @@ void group_norm(float* out, const float* y, const Norm& norm, int64_t channel, i
 
 /// Asks for channels [c, c + n) of the token after the next one, which lie too far behind those of this one
 /// for the processor to see them coming.
-void fetch_ahead(std::initializer_list<const Tensor*> tensors, int64_t t, int64_t c, int64_t n) {
-  for (const Tensor* tensor : tensors) {
-    if (!*tensor || tensor->rank < 2 || t + 2 >= tensor->rows()) continue;
+void fetch_ahead(std::initializer_list<const Tensor*> read, const Tensor& written, int64_t t, int64_t c,
+                 int64_t n) {
+  if (t + 2 >= written.rows()) return;
+  for (const Tensor* tensor : read) {
+    if (!*tensor || tensor->rank < 2) continue;
     for (int64_t i = 0; i < n; i += 16) prefetch(tensor->row(t + 2) + c + i);
   }
+  for (int64_t i = 0; i < n; i += 16) prefetch_to_write(written.row(t + 2) + c + i);
 }
 
 /// One token of channels [c, c + n).
@@ -100,7 +103,7 @@ void wkv4(const Wkv4& w, Range channels) {
   for (int64_t c = channels.begin; c < channels.end; c += at_once) {
     const int64_t n = std::min(at_once, channels.end - c);
     for (int64_t t = 0; t < w.r.rows(); t++) {
-      fetch_ahead({&w.r, &w.k, &w.v, &w.out}, t, c, n);
+      fetch_ahead({&w.r, &w.k, &w.v}, w.out, t, c, n);
       step4(w, t, c, n);
     }
   }
@@ -164,7 +167,7 @@ void wkv5(const Wkv5& w, Range heads) {
     int64_t c = h * n;
     float* state = w.state.f32() + c * n;
     auto token = [&](int64_t t) -> Step5 {
-      fetch_ahead({&w.r, &w.k, &w.v, &w.decay, &w.gate, &w.out}, t, c, n);
+      fetch_ahead({&w.r, &w.k, &w.v, &w.decay, &w.gate}, w.out, t, c, n);
       const float* decay = (w.decay.rank == 2 ? w.decay.row(t) : w.decay.f32()) + c;
       return {w.r.row(t) + c, w.k.row(t) + c, w.v.row(t) + c, decay, y[t % 2]};
     };
@@ -265,7 +268,7 @@ void wkv7(const Wkv7& w, Range heads) {
     int64_t c = h * n;
     float* state = w.state.f32() + c * n;
     for (int64_t t = 0; t < tokens; t++) {
-      fetch_ahead({&w.r, &w.decay, &w.k, &w.v, &w.a, &w.g, &w.v_first, &w.v_gate, &w.out}, t, c, n);
+      fetch_ahead({&w.r, &w.decay, &w.k, &w.v, &w.a, &w.g, &w.v_first, &w.v_gate}, w.out, t, c, n);
       Head7 &head = prepared[t % 2], &next = prepared[(t + 1) % 2];
       if (t == 0) {
         prepare_head(w, 0, c, n, head);

@@ -264,6 +264,7 @@ inline Vec to_vec(const IntegerSums& sums) {
 /// Into the first-level cache, or only into the second, which waits for memory with more lines at once.
 inline void prefetch(const void*) {}
 inline void prefetch_l2(const void*) {}
+inline void prefetch_to_write(const void*) {}
 inline void prefetch_once(const void*) {}
 
 }  // namespace rwkv::cpu::ISA
