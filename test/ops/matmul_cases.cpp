@@ -178,6 +178,8 @@ void check_coded_matmul(const Implementation& implementation) {
   int64_t seed = 700;
   std::vector<Shape> all(std::begin(shapes), std::end(shapes));
   for (int64_t inputs : {255, 256, 257, 512, 768, 1000}) all.push_back({inputs % 7 * 20 + 40, inputs});
+  // Long enough for blocks beside each other, in numbers that two and three divide or not.
+  for (int64_t outputs : {224, 320}) all.push_back({outputs, 1000});
   for (Shape shape : all) {
     for (int64_t tokens : {int64_t{1}, chunk_lengths[seed % std::size(chunk_lengths)]}) {
       const Epilogue epilogue = epilogues[seed++ % std::size(epilogues)];
