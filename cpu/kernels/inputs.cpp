@@ -30,10 +30,9 @@ Vec some_words(const float* x, int64_t count, int64_t input, Operand operand) {
   return round_to_bf16(inputs);
 }
 
-/// Sixteen words of each of `count` tokens, word after word; returns where it ends. Asks for the places of
-/// the words after the next ones.
+/// Sixteen words of each of `count` tokens, word after word; returns where it ends.
 float* store_words(float* to, const Vec (&words)[most_columns], int64_t count) {
-  // The places of what comes four calls later.
+  // Places that are written four calls later.
   for (int64_t i = 0; i < 16 * count; i += 16) prefetch_to_write(to + 64 * count + i);
   count == 1 ? store(to, words[0]) : store_columns(to, words, count);
   return to + 16 * count;
