@@ -75,6 +75,7 @@ class CpuOps final : public Ops {
   template <class Function>
   void parallel(int64_t count, int64_t grain, int64_t work_per_item, Function function);
 
+  [[nodiscard]] int64_t grain_of_state(int64_t tokens, int64_t count, int64_t least) const;
   void prepare_inputs(std::span<const Product> products);
   [[nodiscard]] const PreparedProduct* with_same_input(const PreparedProduct& p) const;
   void prepare_share(int64_t tokens, int worker, int workers) const;
@@ -302,20 +303,28 @@ void CpuOps::do_matmul(std::span<const Product> products) {
   });
 }
 
+// For one token each thread has its share at once: to take what is left of another's means to fetch a state
+// from its caches, which takes longer than to wait.
+int64_t CpuOps::grain_of_state(int64_t tokens, int64_t count, int64_t least) const {
+  return tokens == 1 ? round_up((count + threads() - 1) / threads(), least) : least;
+}
+
 void CpuOps::do_wkv4(const Wkv4& w) {
-  parallel(w.r.cols(), 16, w.r.rows() * 64, [&](Range channels) { kernels_.wkv4(w, channels); });
+  const int64_t channels = w.r.cols();
+  parallel(channels, grain_of_state(w.r.rows(), channels, 16), w.r.rows() * 64,
+           [&](Range range) { kernels_.wkv4(w, range); });
 }
 
 void CpuOps::do_wkv5(const Wkv5& w) {
-  int64_t head_size = w.state.sizes[1];
-  parallel(w.state.sizes[0], 1, w.r.rows() * head_size * head_size,
-           [&](Range heads) { kernels_.wkv5(w, heads); });
+  const int64_t heads = w.state.sizes[0], head_size = w.state.sizes[1];
+  parallel(heads, grain_of_state(w.r.rows(), heads, 1), w.r.rows() * head_size * head_size,
+           [&](Range range) { kernels_.wkv5(w, range); });
 }
 
 void CpuOps::do_wkv7(const Wkv7& w) {
-  int64_t head_size = w.state.sizes[1];
-  parallel(w.state.sizes[0], 1, w.r.rows() * head_size * head_size * 2,
-           [&](Range heads) { kernels_.wkv7(w, heads); });
+  const int64_t heads = w.state.sizes[0], head_size = w.state.sizes[1];
+  parallel(heads, grain_of_state(w.r.rows(), heads, 1), w.r.rows() * head_size * head_size * 2,
+           [&](Range range) { kernels_.wkv7(w, range); });
 }
 
 // What is filled at once needs no waiting for.

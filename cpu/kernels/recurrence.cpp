@@ -17,20 +17,18 @@
 namespace rwkv::cpu::ISA {
 namespace {
 
-#if RWKV_ISA <= RWKV_ISA_avxvnni
-constexpr int head_vectors = 1;
-#else
-constexpr int head_vectors = 4;
-#endif
+/// Vectors of a row at once: of a head of 64 channels a whole row, so that the state is read in the order in
+/// which it lies, or as many as a step has registers for.
+constexpr int row_vectors = 4;
+constexpr int step_vectors = RWKV_ISA <= RWKV_ISA_avxvnni ? 1 : row_vectors;
 
 /// Calls body.operator()<vectors>(j, load, store) for all columns j of [0, n), `vectors` times 16 of them.
-template <class Body>
+template <int most, class Body>
 void for_columns(int64_t n, Body body) {
   auto get = [](const float* p) { return load(p); };
   auto put = [](float* p, Vec v) { store(p, v); };
   int64_t j = 0;
-  for (; j + head_vectors * 16 <= n; j += head_vectors * 16)
-    body.template operator()<head_vectors>(j, get, put);
+  for (; j + most * 16 <= n; j += most * 16) body.template operator()<most>(j, get, put);
   for (; j + 16 <= n; j += 16) body.template operator()<1>(j, get, put);
   if (int64_t rest = n - j; rest > 0) {
     body.template operator()<1>(
@@ -61,17 +59,20 @@ void group_norm(float* out, const float* y, const Norm& norm, int64_t channel, i
   });
 }
 
-/// Asks for channels [c, c + n) of the token after the next one, which lie too far behind those of this one
-/// for the processor to see them coming.
-void fetch_ahead(std::initializer_list<const Tensor*> read, const Tensor& written, int64_t t, int64_t c,
-                 int64_t n) {
-  if (t + 2 >= written.rows()) return;
+/// Asks for channels [c, c + n) of a token that comes soon: they lie too far behind those of this one for the
+/// processor to see them coming, and another core may have written them.
+void fetch(std::initializer_list<const Tensor*> read, const Tensor& written, int64_t t, int64_t c,
+           int64_t n) {
+  if (t >= written.rows()) return;
   for (const Tensor* tensor : read) {
     if (!*tensor || tensor->rank < 2) continue;
-    for (int64_t i = 0; i < n; i += 16) prefetch(tensor->row(t + 2) + c + i);
+    for (int64_t i = 0; i < n; i += 16) prefetch(tensor->row(t) + c + i);
   }
-  for (int64_t i = 0; i < n; i += 16) prefetch_to_write(written.row(t + 2) + c + i);
+  for (int64_t i = 0; i < n; i += 16) prefetch_to_write(written.row(t) + c + i);
 }
+
+/// The head to ask for: not one behind the range, which may be in another core's hands.
+int64_t next_of(int64_t head, Range heads) { return std::min(head + 1, heads.end - 1); }
 
 /// One token of channels [c, c + n).
 void step4(const Wkv4& w, int64_t t, int64_t c, int64_t n) {
@@ -103,7 +104,7 @@ void wkv4(const Wkv4& w, Range channels) {
   for (int64_t c = channels.begin; c < channels.end; c += at_once) {
     const int64_t n = std::min(at_once, channels.end - c);
     for (int64_t t = 0; t < w.r.rows(); t++) {
-      fetch_ahead({&w.r, &w.k, &w.v}, w.out, t, c, n);
+      fetch({&w.r, &w.k, &w.v}, w.out, t + 2, c, n);
       step4(w, t, c, n);
     }
   }
@@ -118,10 +119,11 @@ struct Step5 {
 };
 
 /// `count` tokens of a head: y of each, and the state after them. Each row of the state is loaded and stored
-/// once for all of them.
-template <int count>
-void step5(float* state, const Step5 (&tokens)[count], const float* first, int64_t n) {
-  for_columns(n, [&]<int vectors>(int64_t j, auto get, auto put) {
+/// once for all of them. The last ones ask for the next head's state.
+template <bool last, int count>
+void step5(float* state, const Step5 (&tokens)[count], const float* first, const float* next_state,
+           int64_t n) {
+  for_columns<step_vectors>(n, [&]<int vectors>(int64_t j, auto get, auto put) {
     Vec value[count][vectors], out[count][vectors];
     for (int t = 0; t < count; t++) {
       for (int c = 0; c < vectors; c++) {
@@ -141,7 +143,11 @@ void step5(float* state, const Step5 (&tokens)[count], const float* first, int64
           s[c] = fma(di, s[c], kv);
         }
       }
-      for (int c = 0; c < vectors; c++) put(state + i * n + j + c * 16, s[c]);
+      for (int c = 0; c < vectors; c++) {
+        const int64_t at = i * n + j + c * 16;
+        put(state + at, s[c]);
+        if (last) prefetch_to_write(next_state + at);
+      }
     }
     for (int t = 0; t < count; t++) {
       for (int c = 0; c < vectors; c++) put(tokens[t].y + j + c * 16, out[t][c]);
@@ -161,18 +167,28 @@ void finish5(const Wkv5& w, int64_t t, int64_t c, int64_t n, const float* y) {
 }  // namespace
 
 void wkv5(const Wkv5& w, Range heads) {
-  int64_t n = w.state.sizes[1], tokens = w.r.rows();
+  const int64_t n = w.state.sizes[1], tokens = w.r.rows();
+  const auto fetch_inputs = [&](int64_t h, int64_t t) {
+    fetch({&w.r, &w.k, &w.v, &w.decay, &w.gate}, w.out, t, h * n, n);
+  };
   alignas(64) float y[2][max_head_size];
+  fetch_inputs(heads.begin, 0);
   for (int64_t h = heads.begin; h < heads.end; h++) {
-    int64_t c = h * n;
+    const int64_t c = h * n, next_head = next_of(h, heads);
     float* state = w.state.f32() + c * n;
+    const float *first = w.first.f32() + c, *next_state = w.state.f32() + next_head * n * n;
     auto token = [&](int64_t t) -> Step5 {
-      fetch_ahead({&w.r, &w.k, &w.v, &w.decay, &w.gate}, w.out, t, c, n);
+      fetch_inputs(h, t + 2);
       const float* decay = (w.decay.rank == 2 ? w.decay.row(t) : w.decay.f32()) + c;
       return {w.r.row(t) + c, w.k.row(t) + c, w.v.row(t) + c, decay, y[t % 2]};
     };
     auto run = [&]<int count>(const Step5(&steps)[count], int64_t t) {
-      step5(state, steps, w.first.f32() + c, n);
+      if (t + count < tokens) {
+        step5<false>(state, steps, first, next_state, n);
+      } else {
+        fetch_inputs(next_head, 0);
+        step5<true>(state, steps, first, next_state, n);
+      }
       for (int i = 0; i < count; i++) finish5(w, t + i, c, n, steps[i].y);
     };
     int64_t t = 0;
@@ -217,7 +233,7 @@ void prepare_head(const Wkv7& w, int64_t t, int64_t c, int64_t n, Head7& head) {
 
 /// sa[j] = sum over i of kk[i] * state[i][j]
 void removed_by(float* sa, const float* kk, const float* state, int64_t n) {
-  for_columns(n, [&]<int vectors>(int64_t j, auto get, auto put) {
+  for_columns<row_vectors>(n, [&]<int vectors>(int64_t j, auto get, auto put) {
     Vec sums[vectors];
     for (Vec& s : sums) s = set1(0);
     for (int64_t i = 0; i < n; i++) {
@@ -229,9 +245,11 @@ void removed_by(float* sa, const float* kk, const float* state, int64_t n) {
 }
 
 /// One token of a head: y, the state after it, and in sa what the next token, with its kk, removes from that.
+/// The last token asks for the next head's state instead.
+template <bool last>
 void step7(float* state, const Head7& head, const float* decay, const float* r, const float* next_kk,
-           int64_t n, float* sa, float* y) {
-  for_columns(n, [&]<int vectors>(int64_t j, auto get, auto put) {
+           const float* next_state, int64_t n, float* sa, float* y) {
+  for_columns<step_vectors>(n, [&]<int vectors>(int64_t j, auto get, auto put) {
     Vec value[vectors], removed[vectors], next[vectors], out[vectors];
     for (int c = 0; c < vectors; c++) {
       value[c] = get(head.value + j + c * 16);
@@ -248,12 +266,16 @@ void step7(float* state, const Head7& head, const float* decay, const float* r, 
         s = fma(ki, value[c], s);
         put(at, s);
         out[c] = fma(ri, s, out[c]);
-        next[c] = fma(kk, s, next[c]);
+        if constexpr (last) {
+          prefetch_to_write(next_state + (at - state));
+        } else {
+          next[c] = fma(kk, s, next[c]);
+        }
       }
     }
     for (int c = 0; c < vectors; c++) {
       put(y + j + c * 16, out[c]);
-      put(sa + j + c * 16, next[c]);
+      if (!last) put(sa + j + c * 16, next[c]);
     }
   });
 }
@@ -261,22 +283,30 @@ void step7(float* state, const Head7& head, const float* decay, const float* r, 
 }  // namespace
 
 void wkv7(const Wkv7& w, Range heads) {
-  int64_t n = w.state.sizes[1], tokens = w.r.rows();
+  const int64_t n = w.state.sizes[1], tokens = w.r.rows();
+  const auto fetch_inputs = [&](int64_t h, int64_t t) {
+    fetch({&w.r, &w.decay, &w.k, &w.v, &w.a, &w.g, &w.v_first, &w.v_gate}, w.out, t, h * n, n);
+  };
   Head7 prepared[2];
   alignas(64) float sa[max_head_size], y[max_head_size];
+  fetch_inputs(heads.begin, 0);
   for (int64_t h = heads.begin; h < heads.end; h++) {
-    int64_t c = h * n;
-    float* state = w.state.f32() + c * n;
+    const int64_t c = h * n, next_head = next_of(h, heads);
+    float *state = w.state.f32() + c * n, *next_state = w.state.f32() + next_head * n * n;
     for (int64_t t = 0; t < tokens; t++) {
-      fetch_ahead({&w.r, &w.decay, &w.k, &w.v, &w.a, &w.g, &w.v_first, &w.v_gate}, w.out, t, c, n);
+      fetch_inputs(h, t + 2);
       Head7 &head = prepared[t % 2], &next = prepared[(t + 1) % 2];
       if (t == 0) {
         prepare_head(w, 0, c, n, head);
         removed_by(sa, head.kk, state, n);
       }
-      // What is computed for a token behind the last one is not used.
-      prepare_head(w, std::min(t + 1, tokens - 1), c, n, next);
-      step7(state, head, w.decay.row(t) + c, w.r.row(t) + c, next.kk, n, sa, y);
+      if (t + 1 < tokens) {
+        prepare_head(w, t + 1, c, n, next);
+        step7<false>(state, head, w.decay.row(t) + c, w.r.row(t) + c, next.kk, nullptr, n, sa, y);
+      } else {
+        fetch_inputs(next_head, 0);
+        step7<true>(state, head, w.decay.row(t) + c, w.r.row(t) + c, nullptr, next_state, n, sa, y);
+      }
       float* out = w.out.row(t) + c;
       const float* g = w.g.row(t) + c;
       group_norm(out, y, w.norm, c, n);
