@@ -218,6 +218,9 @@ int64_t operand_group(Operand operand) {
 }
 
 bool prepare(const Tensor& x, Operand operand, Range tokens, std::byte* out) {
+  if (x.rows() == 1) {  // all at once: another core may have written them
+    for (int64_t i = 0; i < x.cols(); i += 16) prefetch(x.row(0) + i);
+  }
   if (operand == Operand::integers && x.rows() == 1) return prepare_integers(x.row(0), x.cols(), out);
   if (is_nonzero(operand)) {
     prepare_nonzero(x, operand, tokens, out);
