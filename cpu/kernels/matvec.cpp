@@ -247,7 +247,10 @@ void multiply(const PreparedProduct& p, const std::array<int64_t, count>& blocks
   const Product& product = *p.product;
   const MatrixLayout m = layout_of(product.weight);
   std::array<const std::byte*, count> w;
-  for (size_t b = 0; b < count; b++) w[b] = product.weight.data + blocks[b] * m.unit_bytes();
+  for (size_t b = 0; b < count; b++) {
+    w[b] = product.weight.data + blocks[b] * m.unit_bytes();
+    fetch_outputs(product, {0, 1}, {blocks[b] * block_outputs, (blocks[b] + 1) * block_outputs});
+  }
   Vec sums[count];
   Blocks::template sum<count>(w, p.x, m.inputs, sums);
   for (size_t b = 0; b < count; b++) {

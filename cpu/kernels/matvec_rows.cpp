@@ -109,6 +109,7 @@ class Part {
         bytes_(round_up(bytes_of(Format::type, outputs.end - outputs.begin), chunk_bytes)) {}
 
   void run() {
+    fetch_outputs(*p_.product, {0, 1}, outputs_);
     std::fill_n(sums_, rows_outputs, 0.0f);
     NonzeroCursor here(p_), ahead(p_);
     int64_t input = 0, later = 0;
