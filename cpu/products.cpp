@@ -21,14 +21,16 @@ int64_t grain_of_token(int64_t units, int64_t bytes, bool rows, int threads) {
                              std::max<int64_t>(units / (4 * threads), 1));
 }
 
-// Room for prepared inputs of any Operand.
+// Room for prepared inputs: of one token of any Operand but tiles.
 int64_t input_bytes(int64_t tokens, int64_t inputs) {
-  return std::max(tokens * operand_bytes, round_up(tokens, operand_tile_tokens) * 2) * inputs;
+  const int64_t of_tiles = tokens > 1 ? round_up(tokens, operand_tile_tokens) * 2 : 0;
+  return std::max(tokens * operand_bytes, of_tiles) * inputs;
 }
 
 // A thread's for one token, which shares no page with another's.
 int64_t room_bytes(int64_t inputs) { return round_up(input_bytes(1, inputs), 4096); }
 
+// For any number of tokens up to the limit.
 int64_t all_room_bytes(const Ops::Limits& limits, int threads) {
   return std::max(input_bytes(std::max<int64_t>(limits.tokens, 1), limits.product_inputs),
                   room_bytes(limits.product_inputs) * threads);
