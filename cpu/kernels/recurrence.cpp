@@ -245,7 +245,7 @@ void removed_by(float* sa, const float* kk, const float* state, int64_t n) {
 }
 
 /// One token of a head: y, the state after it, and in sa what the next token, with its kk, removes from that.
-/// The last token asks for the next head's state instead.
+/// The last token has no next_kk and no next sa, and asks for the next head's state instead.
 template <bool last>
 void step7(float* state, const Head7& head, const float* decay, const float* r, const float* next_kk,
            const float* next_state, int64_t n, float* sa, float* y) {
@@ -258,7 +258,7 @@ void step7(float* state, const Head7& head, const float* decay, const float* r, 
     }
     for (int64_t i = 0; i < n; i++) {
       Vec di = set1(decay[i]), bi = set1(head.kka[i]), ki = set1(head.key[i]), ri = set1(r[i]),
-          kk = set1(next_kk[i]);
+          kk = set1(last ? 0.0f : next_kk[i]);
       for (int c = 0; c < vectors; c++) {
         float* at = state + i * n + j + c * 16;
         Vec s = mul(di, get(at));
@@ -275,7 +275,7 @@ void step7(float* state, const Head7& head, const float* decay, const float* r, 
     }
     for (int c = 0; c < vectors; c++) {
       put(y + j + c * 16, out[c]);
-      if (!last) put(sa + j + c * 16, next[c]);
+      if constexpr (!last) put(sa + j + c * 16, next[c]);
     }
   });
 }
